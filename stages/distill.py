@@ -1,0 +1,34 @@
+"""Stage `distill`: a DistilBERT student learns from the teacher by the paper's triple loss."""
+
+from pathlib import Path
+
+from stages.entry import run
+from stages.params import load_params
+
+TEACHER = Path("models/bert")
+STUDENT = Path("models/distilbert")
+CORPUS = Path("data/corpus")
+
+
+def main() -> None:
+    """Train the student and write it with its held-out losses and curve."""
+    params = load_params()
+
+    from stages.artifacts import write_json
+    from stages.distillation.checkpoints import Checkpoints
+    from stages.distillation.display import Curve
+    from stages.distillation.distilling import distil, load_inputs, save_student, settings_key
+    from stages.runtime import configure
+
+    configure(params.hardware)
+    inputs = load_inputs(TEACHER, CORPUS, params.distill.block_length)
+    checkpoints = Checkpoints("distill", settings_key(params), inputs.train.key, inputs.dev.key, TEACHER)
+    result = distil(inputs, params, checkpoints, Curve(Path("plots/distill")))
+    save_student(result.student, inputs.tokenizer, STUDENT)
+    write_json(Path("metrics/distill.json"), result.metrics)
+    write_json(Path("data/eval/seconds/distill.json"), result.seconds)
+    checkpoints.discard()
+
+
+if __name__ == "__main__":
+    run(main)

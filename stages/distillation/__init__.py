@@ -1,0 +1,1 @@
+"""Packed text, masking, the student, the triple loss, and resumable training."""

@@ -1,0 +1,44 @@
+"""Checkpoints that an interrupted stage resumes from, kept outside DVC's outputs until the stage has succeeded."""
+
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stages.artifacts import digest, read_json, write_json
+
+CHECKPOINTS = Path(".cache/checkpoints")
+COMPLETE = "complete.json"  # written last, so a checkpoint without it was cut short
+
+
+class Checkpoints:
+    """The checkpoints of one training, in a folder named after everything that its result depends on."""
+
+    def __init__(self, stage: str, *parts: Any, root: Path = CHECKPOINTS) -> None:
+        """Name the folder by `parts` (JSON values, or files and folders by content), this package and the libraries."""
+        libraries = {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers", "numpy")}
+        sources = sorted(Path(__file__).parent.glob("*.py"))
+        self.folder = root / stage / digest(*parts, libraries, *sources)[:32]
+
+    def latest(self) -> Path | None:
+        """Return the newest complete checkpoint, if any; those cut short are removed."""
+        found = sorted(self.folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        complete = [path for path in found if (path / COMPLETE).is_file()]
+        for path in set(found) - set(complete):
+            shutil.rmtree(path)
+        return complete[-1] if complete else None
+
+    @staticmethod
+    def mark_complete(checkpoint: Path, extra: dict[str, Any]) -> None:
+        """Declare a checkpoint whole, with what the trainer keeps beside it."""
+        write_json(checkpoint / COMPLETE, extra)
+
+    @staticmethod
+    def extra(checkpoint: Path) -> dict[str, Any]:
+        """Return what was given to `mark_complete`."""
+        values: dict[str, Any] = read_json(checkpoint / COMPLETE)
+        return values
+
+    def discard(self) -> None:
+        """Remove them all, once the stage's outputs are written."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,151 @@
+"""Distillation from checkpoint and corpus to the trained student and what is reported of it."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, DistilBertForMaskedLM, PreTrainedTokenizerBase
+
+from stages.artifacts import atomic_path
+from stages.distillation.checkpoints import Checkpoints
+from stages.distillation.corpus import Blocks, load_blocks
+from stages.distillation.display import Curve, ProgressBar
+from stages.distillation.masking import Draws, Masking, held_out_batches
+from stages.distillation.models import BertStates, DistilBertStates, FrozenTeacher
+from stages.distillation.objectives import TripleLoss
+from stages.distillation.schedule import Schedule
+from stages.distillation.student import build_student
+from stages.distillation.trainer import BlockTrainer
+from stages.errors import UserError
+from stages.params import Params
+from stages.runtime import attention_implementation, use_bf16
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The teacher, its tokenizer, and the packed text for training and for the held-out curve."""
+
+    teacher: BertStates
+    tokenizer: PreTrainedTokenizerBase
+    train: Blocks
+    dev: Blocks
+
+
+@dataclass(frozen=True)
+class Result:
+    """The student, what it learnt (equal for equal inputs) and how long that took (not)."""
+
+    student: DistilBertForMaskedLM
+    metrics: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def load_inputs(teacher: Path, corpus: Path, block_length: int) -> Inputs:
+    """Read the teacher and pack the corpus; UserError if blocks are longer than the teacher's positions."""
+    if not (teacher / "config.json").is_file():
+        raise UserError(f"{teacher}: not found; `dvc repro teacher` makes it")
+    model = BertStates.from_pretrained(teacher, attn_implementation=attention_implementation())
+    if block_length > model.config.max_position_embeddings:
+        raise UserError(
+            f"params.yaml: distill.block_length {block_length} exceeds the teacher's "
+            f"{model.config.max_position_embeddings} positions"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    train, dev = (load_blocks(corpus / f"{split}.parquet", tokenizer, block_length) for split in ("train", "dev"))
+    return Inputs(model, tokenizer, train, dev)
+
+
+def distil(inputs: Inputs, params: Params, checkpoints: Checkpoints, curve: Curve) -> Result:
+    """Train a student by `distill`, `epochs`, `batch_size` and `seed`, from the latest of `checkpoints`."""
+    settings, bf16 = params.distill, use_bf16(params.hardware)
+    plain = build_student(inputs.teacher, settings.teacher_layers, settings.student_init, params.seed)
+    plain.config._attn_implementation = attention_implementation()
+    student = DistilBertStates(plain.config)
+    student.load_state_dict(plain.state_dict())
+    schedule = _schedule(params, len(inputs.train), bf16)
+    masking = Masking.of(
+        inputs.tokenizer, inputs.train.counts, settings.mlm_probability, settings.mlm_smoothing, params.seed
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    objective = TripleLoss(
+        FrozenTeacher(inputs.teacher, torch.bfloat16 if bf16 else torch.float32, device),
+        settings.alpha_distill,
+        settings.alpha_mlm,
+        settings.alpha_cosine,
+        settings.temperature,
+        settings.kl_tokens,
+    )
+    draws = Draws(inputs.train, masking, schedule.updates * schedule.effective_batch_size)
+    held_out = held_out_batches(inputs.dev, masking, settings.eval_blocks, params.batch_size)
+    bar = ProgressBar(schedule.label, schedule.effective_batch_size * settings.block_length)
+    trainer = BlockTrainer(student, objective, draws, held_out, schedule, checkpoints, [bar, curve])
+    start = time.monotonic()
+    trainer.fit()
+    return Result(
+        plain_student(student),
+        _metrics(inputs, params, trainer, held_out),
+        {"seconds": time.monotonic() - start, "tokens_per_second": trainer.tokens_per_second(settings.block_length)},
+    )
+
+
+def _schedule(params: Params, blocks: int, bf16: bool) -> Schedule:
+    settings = params.distill
+    return Schedule(
+        label="distill",
+        updates=math.ceil(params.epochs * blocks / settings.effective_batch_size),
+        batch_size=params.batch_size,
+        effective_batch_size=settings.effective_batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_ratio=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        seed=params.seed,
+        bf16=bf16,
+        evaluations=settings.evaluations,
+        save_minutes=settings.save_minutes,
+        adam_betas=(settings.adam_beta1, settings.adam_beta2),
+        adam_epsilon=settings.adam_epsilon,
+    )
+
+
+def _metrics(inputs: Inputs, params: Params, trainer: BlockTrainer, held_out: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the last point of the held-out curve and the sizes of what it took."""
+    return {
+        **trainer.held_out()[-1],
+        "updates": trainer.schedule.updates,
+        "blocks": len(inputs.train),
+        "block_length": params.distill.block_length,
+        "tokens": trainer.schedule.updates * trainer.schedule.effective_batch_size * params.distill.block_length,
+        "dropped_tokens": inputs.train.dropped_tokens,
+        "held_out_blocks": sum(len(batch["input_ids"]) for batch in held_out),
+        "parameters": trainer.core.num_parameters(),
+        "teacher_parameters": inputs.teacher.num_parameters(),
+        "teacher_layers": ",".join(map(str, params.distill.teacher_layers)),
+    }
+
+
+def plain_student(trained: DistilBertStates) -> DistilBertForMaskedLM:
+    """Return the trained weights as the class that is published."""
+    student = DistilBertForMaskedLM(trained.config)
+    student.load_state_dict(trained.state_dict())
+    return student
+
+
+def save_student(student: DistilBertForMaskedLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write model and tokenizer, which no longer yields the token types that DistilBERT does not take."""
+    with atomic_path(folder) as temporary:
+        student.save_pretrained(temporary)
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+        tokenizer.save_pretrained(temporary)
+
+
+def settings_key(params: Params) -> dict[str, Any]:
+    """Return the parameters that decide the student and its curve; how often to save does not."""
+    return {
+        "distill": params.distill.model_dump(exclude={"save_minutes"}),
+        "hardware": params.hardware.model_dump(),
+        **params.model_dump(include={"epochs", "batch_size", "seed"}),
+    }

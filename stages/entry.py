@@ -1,0 +1,31 @@
+"""How every stage starts and ends: errors that are the user's to mend become one line and exit status 1."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from stages.errors import UserError
+
+
+def run(stage: Callable[[], None]) -> None:
+    """Call a stage and leave the process with its exit status.
+
+    A UserError, a full disk and an interrupt are told in one line; any other exception is a defect and keeps its
+    traceback.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # rayon threads would outnumber `hardware.threads`
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        stage()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted; `dvc repro` carries on from here", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.exit(
+            f"error: {error.filename or 'output'}: no space left on the device; free some and run `dvc repro` again"
+        )

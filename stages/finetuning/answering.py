@@ -1,0 +1,61 @@
+"""A SQuAD cell from data to results."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from transformers import AutoModelForQuestionAnswering
+
+from stages import runtime
+from stages.finetuning.cells import Cell, read_rows, timings, write_results
+from stages.finetuning.metrics import Squad, squad_scores
+from stages.finetuning.squad import best_answers, make_windows
+from stages.finetuning.trainer import diverged, fine_tune, load, predict
+from stages.params import SquadOverrides
+
+
+def evaluate(cell: Cell, data: Path) -> None:
+    """Fine-tune the cell's model on SQuAD in folder `data`, answer the dev questions and write the results."""
+    recipe, settings = cell.recipe, cell.overrides
+    assert isinstance(settings, SquadOverrides)
+    train, dev = read_rows(data, "train"), read_rows(data, "dev")
+    runtime.configure(cell.params.hardware)
+    model, tokenizer = load(cell.checkpoint, AutoModelForQuestionAnswering, cell.seed)
+    features = [
+        window.features
+        for window in make_windows(train, tokenizer, model, recipe.max_length, settings.doc_stride, labelled=True)
+    ]
+    bf16 = runtime.use_bf16(cell.params.hardware)
+    training = fine_tune(model, tokenizer, features, recipe, cell.seed, bf16, cell.name)
+
+    start = time.perf_counter()
+    windows = make_windows(dev, tokenizer, model, recipe.max_length, settings.doc_stride, labelled=False)
+    logits = predict(model, tokenizer, [window.features for window in windows], recipe.eval_batch_size, bf16)
+    if not all(np.isfinite(values).all() for values in logits):
+        raise diverged(cell.name, recipe)
+    starts, ends = [values[0] for values in logits], [values[1] for values in logits]
+    answers = best_answers(dev, windows, starts, ends, settings.max_answer_length, settings.n_best)
+    eval_seconds = time.perf_counter() - start
+
+    references = [row["answers"]["text"] for row in dev]
+    each = [squad_scores(*pair) for pair in zip(answers, references, strict=True)]
+    predictions = pa.table(
+        {
+            "id": [row["id"] for row in dev],
+            "prediction_text": answers,
+            "exact_match": [100.0 * exact for exact, _ in each],
+            "f1": [100.0 * f1 for _, f1 in each],
+        }
+    )
+    write_results(
+        cell,
+        data,
+        predictions,
+        timings(training.seconds, training.tokens, eval_seconds),
+        scores=Squad().compute(predictions=answers, references=references),
+        majority={},
+        train_rows=len(train),
+        dev_rows=len(dev),
+        model_parameters=model.num_parameters(),
+    )

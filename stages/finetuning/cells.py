@@ -1,0 +1,115 @@
+"""A cell of the evaluation grids: one model, one task, one seed; its arguments, parameters, data and results."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.artifacts import atomic_path, read_json, write_json
+from stages.errors import UserError
+from stages.params import Overrides, Params, Recipe, load_params
+
+Suite = Literal["glue", "imdb", "squad"]
+EVALUATIONS = Path("data/eval")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one fine-tuning is made from."""
+
+    suite: Suite
+    model: str
+    task: str
+    seed: int
+    params: Params
+
+    @property
+    def name(self) -> str:
+        """Short name for the progress display and for errors."""
+        return f"{self.task} {self.model} seed {self.seed}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the model to fine-tune."""
+        return Path(self.params.models[self.model])
+
+    @property
+    def overrides(self) -> Overrides:
+        """The task's own entry in the parameters."""
+        entry: Overrides = getattr(self.params, self.suite).tasks[self.task]
+        return entry
+
+    @property
+    def recipe(self) -> Recipe:
+        """The global recipe with the task's settings in place of the global ones."""
+        return self.overrides.applied_to(self.params.finetune)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{self.prog}: {message}; usage: {self.prog} --model NAME --task NAME --seed N")
+
+
+def parse(suite: Suite, argv: Sequence[str] | None = None) -> Cell:
+    """Read command line and parameters; UserError names what is allowed for a model, task or seed that is not."""
+    params = load_params()
+    parser = _Parser(prog=f"stages.{suite}_eval", allow_abbrev=False)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--seed", required=True, type=int)
+    given = parser.parse_args(argv)
+    _require(given.model, "model", params.models, "models")
+    _require(given.task, "task", getattr(params, suite).tasks, f"{suite}.tasks")
+    if not 0 <= given.seed < 2**31:
+        raise UserError(f"--seed {given.seed}: allowed are 0 to {2**31 - 1}")
+    return Cell(suite, given.model, given.task, given.seed, params)
+
+
+def _require(name: str, what: str, known: Any, key: str) -> None:
+    if name not in known:
+        raise UserError(f"--{what} {name}: not in params.yaml's `{key}`, which has {', '.join(known) or 'none'}")
+
+
+def read_rows(data: Path, split: str) -> list[dict[str, Any]]:
+    """Rows of a split of the data set in folder `data`; UserError if the file is missing, damaged or has no rows."""
+    path = data / f"{split}.parquet"
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: not found; `dvc repro download` makes it") from error
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro download`") from error
+    if not rows:
+        raise UserError(f"{path}: no rows; raise the row limits in params.yaml's `download`")
+    return rows
+
+
+def write_results(cell: Cell, data: Path, predictions: pa.Table, seconds: dict[str, float], **results: Any) -> None:
+    """Write predictions.parquet and result.json, the same for identical runs, and apart from them the timings."""
+    description = read_json(data / "dataset.json")
+    result = {
+        "model": cell.model,
+        "task": cell.task,
+        "seed": cell.seed,
+        **results,
+        "data": {"source": description["source"], "note": description["note"]},
+        "recipe": {**cell.overrides.model_dump(exclude_none=True), **cell.recipe.model_dump()},
+    }
+    place = Path(cell.suite, cell.model, cell.task, str(cell.seed))
+    with atomic_path(EVALUATIONS / place / "predictions.parquet") as temporary:
+        pq.write_table(predictions, temporary)
+    write_json(EVALUATIONS / "seconds" / place.with_suffix(".json"), seconds)
+    write_json(EVALUATIONS / place / "result.json", result)
+
+
+def timings(train_seconds: float, train_tokens: int, eval_seconds: float) -> dict[str, float]:
+    """Name a cell's timings: wall seconds, and training tokens a second without padding."""
+    return {
+        "train_seconds": round(train_seconds, 3),
+        "eval_seconds": round(eval_seconds, 3),
+        "train_tokens_per_second": round(train_tokens / train_seconds, 1),
+    }

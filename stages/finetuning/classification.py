@@ -1,0 +1,86 @@
+"""A classification or regression cell from data to results: GLUE and IMDb."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from transformers import AutoModelForSequenceClassification
+
+from stages import runtime
+from stages.finetuning.cells import Cell, read_rows, timings, write_results
+from stages.finetuning.features import encode
+from stages.finetuning.metrics import majority, score
+from stages.finetuning.tasks import TASKS, Task
+from stages.finetuning.trainer import diverged, fine_tune, load, predict
+
+
+def evaluate(cell: Cell, data: Path) -> None:
+    """Fine-tune the cell's model on the data set in folder `data`, score it on the dev splits and write the results."""
+    task, recipe = TASKS[cell.task], cell.recipe
+    train, dev = read_rows(data, "train"), {split: read_rows(data, split) for split in task.dev_splits}
+    runtime.configure(cell.params.hardware)
+    model, tokenizer = load(
+        cell.checkpoint,
+        AutoModelForSequenceClassification,
+        cell.seed,
+        num_labels=task.labels,
+        problem_type="regression" if task.regression else "single_label_classification",
+    )
+    features = encode(train, task, tokenizer, model, recipe.max_length)
+    bf16 = runtime.use_bf16(cell.params.hardware)
+    training = fine_tune(model, tokenizer, features, recipe, cell.seed, bf16, cell.name)
+
+    start = time.perf_counter()
+    logits = {
+        split: np.stack(
+            predict(
+                model, tokenizer, encode(rows, task, tokenizer, model, recipe.max_length), recipe.eval_batch_size, bf16
+            )
+        )
+        for split, rows in dev.items()
+    }
+    eval_seconds = time.perf_counter() - start
+
+    if not all(np.isfinite(values).all() for values in logits.values()):
+        raise diverged(cell.name, recipe)
+    scores: dict[str, float] = {}
+    baseline: dict[str, float] = {}
+    for split, rows in dev.items():
+        labels = [row["label"] for row in rows]
+        scores |= score(task, split, decide(task, logits[split]).tolist(), labels)
+        baseline |= majority(task, split, [row["label"] for row in train], labels)
+    write_results(
+        cell,
+        data,
+        _table(task, dev, logits),
+        timings(training.seconds, training.tokens, eval_seconds),
+        scores=scores,
+        majority=baseline,
+        train_rows=len(train),
+        dev_rows=len(dev["dev"]),
+        model_parameters=model.num_parameters(),
+    )
+
+
+def decide(task: Task, logits: NDArray[np.float32]) -> NDArray[Any]:
+    """Predict each row of logits [rows, labels]: the number itself, or the likeliest class."""
+    return logits[:, 0] if task.regression else logits.argmax(axis=1)
+
+
+def _table(task: Task, dev: dict[str, list[dict[str, Any]]], logits: dict[str, NDArray[np.float32]]) -> pa.Table:
+    """Row index, label, prediction and logits of every dev row; with `split` where there are several."""
+    parts = []
+    for split, rows in dev.items():
+        columns: dict[str, Any] = {
+            "index": np.arange(len(rows)),
+            "label": np.array([row["label"] for row in rows]),
+            "prediction": decide(task, logits[split]),
+            "logits": list(logits[split]),
+        }
+        if len(dev) > 1:
+            columns["split"] = [split] * len(rows)
+        parts.append(pa.table(columns))
+    return pa.concat_tables(parts)

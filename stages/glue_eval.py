@@ -1,0 +1,25 @@
+"""Stage `glue-eval`, one cell of it: fine-tune a model on one GLUE task with one seed and score it on the dev set.
+
+python -m stages.glue_eval --model bert --task CoLA --seed 42
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages import warm
+from stages.finetuning.cells import parse
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fine-tune a model on one GLUE task with one seed and score it on the dev set.
+
+    Raises UserError for wrong arguments, parameters, data or checkpoints.
+    """
+    cell = parse("glue", argv)
+    from stages.finetuning.classification import evaluate  # heavy: after the arguments are known to be right
+
+    evaluate(cell, Path("data/glue", cell.task))
+
+
+if __name__ == "__main__":
+    warm.run("stages.glue_eval")

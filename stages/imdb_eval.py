@@ -1,0 +1,25 @@
+"""Stage `imdb-eval`, one cell of it: fine-tune a model on IMDb with one seed and score it.
+
+python -m stages.imdb_eval --model bert --task IMDb --seed 42
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages import warm
+from stages.finetuning.cells import parse
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fine-tune a model on IMDb with one seed and score it.
+
+    Raises UserError for wrong arguments, parameters, data or checkpoints.
+    """
+    cell = parse("imdb", argv)
+    from stages.finetuning.classification import evaluate  # heavy: after the arguments are known to be right
+
+    evaluate(cell, Path("data/imdb"))
+
+
+if __name__ == "__main__":
+    warm.run("stages.imdb_eval")

@@ -1,0 +1,300 @@
+"""Typed and validated description of `params.yaml`: every key, its type, its range and its meaning."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.errors import UserError
+
+PARAMS_FILE = Path("params.yaml")
+
+GlueTask = Literal["CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B", "WNLI"]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", description="full commit hash")]
+
+
+class Section(BaseModel):
+    """A part of `params.yaml`: unknown keys and silent type conversions are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Hardware(Section):
+    """What training runs on; both settings change floating-point results."""
+
+    threads: int = Field(ge=1, le=1024, description="CPU threads of a stage")
+    precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 autocast where the hardware has it")
+
+
+class Embedded(Section):
+    """Size of the generated world."""
+
+    seed: Seed = Field(description="seed of the generator")
+    corpus_paragraphs: int = Field(ge=10, description="paragraphs of running text for training")
+    train_rows: int = Field(ge=16, description="training rows a task")
+    dev_rows: int = Field(ge=16, description="dev rows a task")
+
+
+class Files(Section):
+    """Files of one's own (parquet, jsonl, txt), paths relative to the project."""
+
+    train: list[str] = Field(min_length=1, description="files of the training split")
+    dev: list[str] = Field(min_length=1, description="files of the dev split")
+    dev_mismatched: list[str] = Field(default=[], description="MNLI's second dev split")
+
+
+class DataSet(Section):
+    """A data set of the hub, its revision and how many rows to keep."""
+
+    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="name on the hub, owner/name")
+    revision: Revision
+    max_train_rows: int | None = Field(ge=1, description="null keeps all")
+    max_dev_rows: int | None = Field(ge=1, description="null keeps all")
+
+
+class Corpus(DataSet):
+    """Running text for MLM pre-training and distillation; further hub repositories may be appended."""
+
+    config: str | None = Field(description="configuration of the repository, null for its only one")
+    text_column: str = Field(min_length=1)
+    and_also: list["Corpus"] = Field(default=[], description="more text, for example a book corpus")
+    files: Files | None = Field(description="text of one's own instead")
+
+
+class Glue(DataSet):
+    """The nine GLUE tasks."""
+
+    files: dict[GlueTask, Files] = Field(description="a task's own files instead of the hub's or the generated ones")
+
+
+class SingleTask(DataSet):
+    """IMDb or SQuAD."""
+
+    files: Files | None = Field(description="files of one's own instead")
+
+
+class Download(Section):
+    """Stage `download`."""
+
+    source: Literal["embedded", "hub"] = Field(description="embedded: a generated English world, no network")
+    seed: Seed = Field(description="draws the rows that the limits keep")
+    embedded: Embedded
+    corpus: Corpus
+    glue: Glue
+    imdb: SingleTask
+    squad: SingleTask
+
+
+class Teacher(Section):
+    """Stage `teacher`."""
+
+    init: str = Field(min_length=1, description="model id, a folder with a checkpoint, or `config` for random weights")
+    revision: Revision | None = Field(description="hub revision of `init`; null for a folder or `config`")
+    config: dict[str, int | float | str] = Field(description="BertConfig settings for `init: config`")
+    vocab_size: int = Field(ge=100, description="size of a WordPiece vocabulary that is trained here")
+    pretrain_steps: int = Field(ge=0, description="MLM updates; 0 for a BERT that brings its MLM head")
+    head_steps: int = Field(ge=0, description="the first of them that train a new MLM head alone")
+    batch_size: int = Field(ge=1, description="blocks an update")
+    block_length: int = Field(ge=8, le=512, description="tokens a block")
+    head_learning_rate: Positive = Field(description="while the head trains alone")
+    learning_rate: Positive
+    warmup_ratio: Fraction
+    weight_decay: float = Field(ge=0.0)
+    max_grad_norm: Positive
+    mlm_probability: float = Field(gt=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _head_within(self) -> Self:
+        if self.head_steps > self.pretrain_steps:
+            raise ValueError(f"head_steps {self.head_steps} exceeds pretrain_steps {self.pretrain_steps}")
+        return self
+
+
+class Distill(Section):
+    """Stage `distill`; `epochs` and `batch_size` stand at the top of the file."""
+
+    teacher_layers: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, description="teacher layers to copy, from 0"
+    )
+    student_init: Literal["teacher", "random"] = Field(description="random: the paper's ablation")
+    block_length: int = Field(ge=8, le=512, description="tokens a block")
+    effective_batch_size: int = Field(ge=1, description="blocks an update, a multiple of batch_size")
+    alpha_distill: float = Field(ge=0.0, description="weight of the KL loss")
+    alpha_mlm: float = Field(ge=0.0, description="weight of the masked-language-modelling loss")
+    alpha_cosine: float = Field(ge=0.0, description="weight of the cosine loss")
+    temperature: Positive = Field(description="of the KL loss, which is scaled by its square")
+    kl_tokens: Literal["all", "masked"] = Field(description="tokens that the KL loss sees")
+    mlm_probability: float = Field(gt=0.0, lt=1.0, description="share of tokens to predict")
+    mlm_smoothing: float = Field(ge=0.0, description="rarer tokens are drawn more often: count ** -smoothing")
+    learning_rate: Positive
+    warmup_ratio: Fraction
+    adam_beta1: float = Field(ge=0.0, lt=1.0)
+    adam_beta2: float = Field(ge=0.0, lt=1.0)
+    adam_epsilon: Positive
+    weight_decay: float = Field(ge=0.0)
+    max_grad_norm: Positive
+    eval_blocks: int = Field(ge=1, description="held-out blocks of the loss curve")
+    evaluations: int = Field(ge=1, description="points of the held-out curve")
+    save_minutes: float = Field(gt=0.0, description="time between resumable checkpoints")
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> Self:
+        if self.alpha_distill + self.alpha_mlm + self.alpha_cosine == 0.0:
+            raise ValueError("alpha_distill, alpha_mlm and alpha_cosine are all 0, so nothing would be learnt")
+        return self
+
+
+class Recipe(Section):
+    """How a task is fine-tuned, the same for every model."""
+
+    epochs: Positive
+    batch_size: int = Field(ge=1, description="rows an update")
+    eval_batch_size: int = Field(ge=1)
+    learning_rate: Positive
+    warmup_ratio: Fraction
+    weight_decay: float = Field(ge=0.0)
+    max_grad_norm: Positive
+    max_length: int = Field(ge=8, le=512, description="tokens, special ones included; pairs are cut longest first")
+    freeze_word_embeddings: bool = Field(description="saves a third of a short run's time")
+
+
+class Overrides(Section):
+    """What a task changes in the recipe; `{}` for nothing."""
+
+    epochs: Positive | None = None
+    batch_size: int | None = Field(default=None, ge=1)
+    eval_batch_size: int | None = Field(default=None, ge=1)
+    learning_rate: Positive | None = None
+    warmup_ratio: Fraction | None = None
+    weight_decay: float | None = Field(default=None, ge=0.0)
+    max_grad_norm: Positive | None = None
+    max_length: int | None = Field(default=None, ge=8, le=512)
+    freeze_word_embeddings: bool | None = None
+
+    def applied_to(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with this task's settings in place of the global ones."""
+        changes = {
+            name: value
+            for name, value in self.model_dump().items()
+            if name in Recipe.model_fields and value is not None
+        }
+        return recipe.model_copy(update=changes)
+
+
+class GlueEval(Section):
+    """Stage `glue-eval`."""
+
+    tasks: dict[GlueTask, Overrides] = Field(description="the tasks to run; may be empty")
+
+
+class ImdbEval(Section):
+    """Stage `imdb-eval`."""
+
+    tasks: dict[Literal["IMDb"], Overrides] = Field(description="{IMDb: {}}, or {} to leave it out")
+
+
+class SquadOverrides(Overrides):
+    """What SQuAD changes in the recipe, and its own settings."""
+
+    doc_stride: int = Field(default=128, ge=1, description="tokens that neighbouring windows share")
+    max_answer_length: int = Field(default=30, ge=1, description="tokens")
+    n_best: int = Field(default=20, ge=1, description="start and end candidates a window")
+
+
+class SquadEval(Section):
+    """Stage `squad-eval`."""
+
+    tasks: dict[Literal["SQuAD"], SquadOverrides] = Field(description="{SQuAD: {}}, or {} to leave it out")
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    profile: str = Field(pattern=r"^[a-z0-9+]+$", description="name shown in tables and checked by `make profile`")
+    epochs: float = Field(ge=0.0, description="passes over the corpus in distillation; 0 trains nothing")
+    batch_size: int = Field(ge=1, description="blocks a step in distillation")
+    seed: Seed = Field(description="of pre-training and distillation")
+    seeds: list[Seed] = Field(min_length=1, description="of fine-tuning; tables show the median")
+    models: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], Annotated[str, Field(min_length=1)]] = Field(
+        description="row name -> checkpoint folder"
+    )
+    hardware: Hardware
+    download: Download
+    teacher: Teacher
+    distill: Distill
+    finetune: Recipe
+    glue: GlueEval
+    imdb: ImdbEval
+    squad: SquadEval
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds holds a seed twice: {self.seeds}")
+        for name, folder in self.models.items():
+            if folder != f"models/{name}":  # a cell's dependency can name the row, not what stands behind it
+                raise ValueError(f"models.{name} is {folder}, but a checkpoint lies in models/<name>: models/{name}")
+        if self.distill.effective_batch_size % self.batch_size:
+            effective = self.distill.effective_batch_size
+            raise ValueError(f"distill.effective_batch_size {effective} is no multiple of batch_size {self.batch_size}")
+        return self
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and validate a parameter file (YAML 1.2, so that `1e-05` is a number).
+
+    Raises UserError, in one line, for a missing or malformed file and for the first wrong key.
+    """
+    try:
+        values = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: not found; run from the project's root, or `make profile NAME=tiny` writes one"
+        ) from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    return validate(values, path)
+
+
+def validate(values: Any, path: Path = PARAMS_FILE) -> Params:
+    """Check already parsed values; raises UserError that names the first wrong key and what is allowed."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_describe(error)}") from error
+
+
+def _describe(error: ValidationError) -> str:
+    first, *others = error.errors()
+    key = ".".join(str(part) for part in first["loc"]).removesuffix(".[key]") or "the file"
+    more = f" (and {len(others)} more)" if others else ""
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(_known_keys(first["loc"][:-1]))
+        return f"{key}: unknown key; allowed here: {known}{more}"
+    if first["type"] == "missing":
+        return f"{key}: missing{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    got = "" if first["type"] in ("value_error", "model_type") else f"{first['input']!r} is wrong: "
+    return f"{key}: {got}{message}{more}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Keys that the section at a location allows."""
+    model: Any = Params
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = _section_of(model.model_fields[str(part)].annotation)
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _section_of(annotation: Any) -> Any:
+    """Return the section class inside an annotation such as `dict[str, Overrides]` or `Files | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = [_section_of(argument) for argument in getattr(annotation, "__args__", ())]
+    return next((section for section in inner if section is not None), None)

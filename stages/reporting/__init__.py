@@ -1,0 +1,1 @@
+"""From the evaluation cells to metrics, tables and the README."""

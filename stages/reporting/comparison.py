@@ -1,0 +1,110 @@
+"""Models beside each other: what is retained of the teacher, and whether a score beats chance."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from stages.reporting.cells import Results
+from stages.reporting.labels import metric_name, number, percent, spread_text, title
+from stages.reporting.markdown import DASH, Footnotes, aligned, markdown_table
+from stages.reporting.summary import TEACHER, Retained, Standing, mean_retained, retained
+
+Standings = Mapping[tuple[str, str], Standing]  # by task and model
+
+RETAINED = (
+    "Retained = ({student} - chance) / ({teacher} - chance); ratio = {student} / {teacher}. A dash: {teacher} does not "
+    "beat chance on the task, which then does not count in the average."
+)
+AGAINST_CHANCE = (
+    "95 % intervals over the dev rows: Wilson for accuracy and, conservatively, for SQuAD's F1; Fisher's z for "
+    "Pearson; bootstrap for Matthews. Chance is the accuracy of the majority class, and 0 for correlations and F1. A "
+    "model beats it where the interval lies above."
+)
+
+
+def retained_tables(results: Results, standings: Standings) -> list[str]:
+    """Lay out one table for each model that has the teacher beside it."""
+    if TEACHER not in results.models:
+        return []
+    return [_retained_table(results, standings, model) for model in results.models if model != TEACHER]
+
+
+def _retained_table(results: Results, standings: Standings, model: str) -> str:
+    notes, rows = Footnotes(), []
+    kept = _kept(results, standings, model)
+    for task in results.all_tasks():
+        teacher, student, text = standings[task, TEACHER], standings[task, model], _digits(task, 4)
+        name = task + notes.mark(task, results.first(task).note)
+        scores = [text(teacher.chance), spread_text(teacher.score, text), spread_text(student.score, text)]
+        rows.append([name, metric_name(task), *scores, *_shares(kept[task])])
+    rows.append(["average", "", "", "", "", *_shares(mean_retained(list(kept.values())))])
+    header = ["Task", "Metric", "Chance", title(TEACHER), title(model), "Retained", "Ratio"]
+    explanation = RETAINED.format(student=title(model), teacher=title(TEACHER))
+    return _section(f"What {title(model)} retains", explanation, markdown_table(header, rows), notes.text())
+
+
+def against_chance(results: Results, standings: Standings) -> str:
+    """Lay out every score's 95 % interval beside what chance gives."""
+    notes, rows = Footnotes(), []
+    for task in results.all_tasks():
+        cell, text = results.first(task), _digits(task, 3)
+        beside = [standings[task, model] for model in results.models]
+        intervals = [f"{text(one.interval.low)} to {text(one.interval.high)}" for one in beside]
+        name = task + notes.mark(task, cell.note)
+        rows.append([name, metric_name(task), f"{cell.dev_rows:,}", text(beside[0].chance), *intervals])
+    header = ["Task", "Metric", "Dev rows", "Chance", *(title(model) for model in results.models)]
+    statement = f"{AGAINST_CHANCE} {_statement(standings)}"
+    return _section("Against chance", statement, markdown_table(header, rows), notes.text())
+
+
+def _statement(standings: Standings) -> str:
+    below = [f"{title(model)} on {task}" for (task, model), standing in standings.items() if not standing.beats_chance]
+    return (
+        f"**Chance is not beaten by {', '.join(below)}.**" if below else "**Every model beats chance on every task.**"
+    )
+
+
+def terminal(results: Results, standings: Standings) -> str:
+    """Lay out BERT, DistilBERT and what is retained, a task a row, for a terminal of 100 columns."""
+    tasks = results.all_tasks()
+    if not tasks:
+        return "params.yaml lists no model or no task (glue.tasks, imdb.tasks, squad.tasks): nothing to compare"
+    columns = [["Task", *tasks], ["Metric", *map(metric_name, tasks)]]
+    columns.append(["Chance", *(_digits(task, 4)(standings[task, results.models[0]].chance) for task in tasks)])
+    compared = TEACHER in results.models and len(results.models) > 1
+    for model in sorted(results.models, key=lambda name: name != TEACHER):  # the teacher first, the others as listed
+        columns.append([title(model), *(_digits(task, 4)(standings[task, model].score.median) for task in tasks)])
+        if compared and model != TEACHER:
+            kept = _kept(results, standings, model)
+            columns.append(["retained", *(_percent(kept[task]) for task in tasks)])
+            columns[-1].append(_percent(mean_retained(list(kept.values()))))
+    if compared:
+        columns[0].append("average")
+    rows = list(zip(*(column + [""] * (len(columns[0]) - len(column)) for column in columns), strict=True))
+    return f"{_caption(results, compared)}\n\n{aligned(rows[0], rows[1:])}"
+
+
+def _caption(results: Results, compared: bool) -> str:
+    seeds = "1 seed" if len(results.seeds) == 1 else f"median of {len(results.seeds)} seeds"
+    formula = "; retained = (score - chance) / (BERT - chance)" if compared else ""
+    return f"profile {results.profile}, {seeds}{formula}"
+
+
+def _kept(results: Results, standings: Standings, model: str) -> dict[str, Retained | None]:
+    return {task: retained(standings[task, model], standings[task, TEACHER]) for task in results.all_tasks()}
+
+
+def _digits(task: str, digits: int) -> Callable[[float], str]:
+    """Return a writer of a task's score; SQuAD's 0-100 has two decimals, fractions have `digits`."""
+    return partial(number, digits=2 if task == "SQuAD" else digits)
+
+
+def _shares(kept: Retained | None) -> Sequence[str]:
+    return (f"{kept.corrected:.3f}", f"{kept.ratio:.3f}") if kept else (DASH, DASH)
+
+
+def _percent(kept: Retained | None) -> str:
+    return percent(kept.corrected) if kept else DASH
+
+
+def _section(heading: str, *parts: str) -> str:
+    return "\n\n".join([f"### {heading}", *(part for part in parts if part)])

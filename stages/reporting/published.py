@@ -1,0 +1,63 @@
+"""Published figures, for comparison: rows of ours stand beside them only in the convention of their publication."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stages.errors import UserError
+
+FOLDER = Path(__file__).resolve().parents[2] / "published"
+NAMES = {"bert": "BERT-base", "distilbert": "DistilBERT", "distilbert_two_step": "DistilBERT, distilled twice"}
+PAPER, REPRODUCTION = "Sanh et al. 2019", "reproduction"
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A published table row: its figures by column, in the units of the table it belongs to, and their decimals."""
+
+    label: str
+    figures: dict[str, float]
+    digits: int
+    note: str = ""
+
+
+def load_published(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """Read one file of published figures, `paper`, `reproduction` or `peers`; UserError if it is missing."""
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        raise UserError(f"{path}: not found; `git checkout {path.name}` in published/ brings it back")
+    values: dict[str, Any] = YAML(typ="safe", pure=True).load(path)
+    return values
+
+
+def glue_rows(folder: Path = FOLDER) -> list[PublishedRow]:
+    """List the reproduction's GLUE rows: fractions, accuracy for MRPC and QQP, Pearson for STS-B."""
+    figures = load_published("reproduction", folder)
+    cut, full = f"{REPRODUCTION}, 1,000 samples a task", f"{REPRODUCTION}, all samples, median of 5 seeds"
+    return [*_rows(figures["glue_1000_samples"], cut, 4), *_rows(figures["glue_full"], full, 4)]
+
+
+def glue_paper_rows(folder: Path = FOLDER) -> list[PublishedRow]:
+    """List the paper's GLUE rows: x100, MRPC and QQP mean of accuracy and F1, STS-B mean of Pearson and Spearman."""
+    figures = load_published("paper", folder)
+    return _rows(figures["glue"], PAPER, 1, figures["mnli_note"])
+
+
+def imdb_rows(folder: Path = FOLDER) -> list[PublishedRow]:
+    """List accuracies on IMDb as fractions; the paper's are converted from percent."""
+    percent = load_published("paper", folder)["imdb"]
+    paper = {model: {"accuracy": figures["accuracy"] / 100} for model, figures in percent.items()}
+    return [*_rows(paper, PAPER, 4), *_rows(load_published("reproduction", folder)["imdb"], REPRODUCTION, 4)]
+
+
+def squad_rows(folder: Path = FOLDER) -> list[PublishedRow]:
+    """List exact match and F1 on SQuAD 1.1, 0-100."""
+    reproduction = load_published("reproduction", folder)["squad"]
+    cut = f"{REPRODUCTION}, 10,000 samples"
+    return [*_rows(load_published("paper", folder)["squad"], PAPER, 1), *_rows(reproduction, cut, 2)]
+
+
+def _rows(figures: dict[str, dict[str, float]], source: str, digits: int, note: str = "") -> list[PublishedRow]:
+    return [PublishedRow(f"{NAMES[model]}, published: {source}", row, digits, note) for model, row in figures.items()]

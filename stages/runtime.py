@@ -1,0 +1,31 @@
+"""Threads, precision and quiet libraries: what every stage that uses torch sets first."""
+
+import warnings
+
+import torch
+from transformers.utils import logging
+
+from stages.params import Hardware
+
+
+def configure(hardware: Hardware) -> None:
+    """Set the number of threads and keep the libraries' notices out of the progress display."""
+    torch.set_num_threads(hardware.threads)
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator.*")
+
+
+def use_bf16(hardware: Hardware) -> bool:
+    """Whether to train under bf16 autocast: as asked, or with `auto` where the GPU or CPU multiplies bf16 natively."""
+    if hardware.precision != "auto":
+        return hardware.precision == "bf16"
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))
+
+
+def attention_implementation() -> str:
+    """Name the fastest: `sdpa` on a GPU; `eager` on a CPU, where masked SDPA's backward is 2-3x slower (torch 2.13)."""
+    return "sdpa" if torch.cuda.is_available() else "eager"

@@ -1,0 +1,62 @@
+"""Acceptable and unacceptable sentences: CoLA."""
+
+from random import Random
+
+from .facts import draw_fact, is_held_out
+from .lexicon import LEXICONS, load_table, sentence
+from .sampling import Draft
+
+_TABLE = load_table("acceptability")
+_DETERMINERS = ("a", "an", "the")
+
+
+def judgement(rng: Random, label: int) -> Draft:
+    """Make a CoLA row: is the sentence good English (1)."""
+    if rng.random() < 0.45:
+        return _statement(rng, label)
+    phenomenon = rng.choice(list(_TABLE[rng.choice(("basic", "basic", "subtle"))].values()))
+    pair = rng.choice(phenomenon)
+    text = sentence(pair[0] if label else pair[1], _words(rng))
+    # A quarter of the constructions is never trained on; the rest is split by its words.
+    return Draft({"sentence": text, "label": label}, is_held_out(pair[0]) or is_held_out(text))
+
+
+def _statement(rng: Random, label: int) -> Draft:
+    """State a fact; if it is to be unacceptable, with words in disorder or without one of its articles."""
+    fact = draw_fact(rng)
+    text = fact.say(rng)
+    return Draft({"sentence": text if label else _garble(rng, text), "label": label}, fact.held_out)
+
+
+def _garble(rng: Random, text: str) -> str:
+    words = text[:-1].split()
+    if rng.random() < 0.5:
+        start = rng.randrange(len(words) - 3)
+        words[start : start + 4] = _disorder(rng, words[start : start + 4])
+        return " ".join(words) + text[-1]
+    articles = [index for index, word in enumerate(words) if word.lower() in _DETERMINERS]
+    if articles and rng.random() < 0.5:
+        del words[rng.choice(articles)]
+    else:
+        index = rng.choice(articles or range(1, len(words) - 1))
+        words[index], words[index + 1] = words[index + 1], words[index]
+    return " ".join(words) + text[-1]
+
+
+def _disorder(rng: Random, words: list[str]) -> list[str]:
+    """Move every word, so that no accidental paraphrase comes out."""
+    shift = rng.choice((1, 2, 3))
+    return words[shift:] + words[:shift]
+
+
+def _words(rng: Random) -> dict[str, str]:
+    """One word for every slot of the templates."""
+    lexicon = LEXICONS["everyday"]
+    people = rng.sample(lexicon["person"], 2)
+    words = {slot: rng.choice(lexicon[slot]).name for slot in ("town", "day", "event", "food", "room")}
+    words |= {"p": people[0].name, "q": people[1].name}
+    words["m"] = rng.choice([person for person in lexicon["person"] if person.he == "he"]).name
+    words["w"] = rng.choice([person for person in lexicon["person"] if person.he == "she"]).name
+    words["n"], words["ns"] = rng.choice(_TABLE["nouns"]["things"])
+    words["adj"] = rng.choice(_TABLE["nouns"]["adjectives"])
+    return words

@@ -1,0 +1,25 @@
+"""Stage `squad-eval`, one cell of it: fine-tune a model on SQuAD 1.1 with one seed and score its answers.
+
+python -m stages.squad_eval --model bert --task SQuAD --seed 42
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stages import warm
+from stages.finetuning.cells import parse
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fine-tune a model on SQuAD 1.1 with one seed and score its answers.
+
+    Raises UserError for wrong arguments, parameters, data or checkpoints.
+    """
+    cell = parse("squad", argv)
+    from stages.finetuning.answering import evaluate  # heavy: after the arguments are known to be right
+
+    evaluate(cell, Path("data/squad"))
+
+
+if __name__ == "__main__":
+    warm.run("stages.squad_eval")

@@ -1,0 +1,37 @@
+"""Stage `teacher`: a BERT with a masked-language-modelling head and its tokenizer, pre-trained further where asked."""
+
+from pathlib import Path
+
+from stages.entry import run
+from stages.params import load_params
+
+OUTPUT = Path("models/bert")
+CORPUS = Path("data/corpus")
+
+
+def main() -> None:
+    """Load or make the teacher, pre-train it, and write it with its held-out losses and curve."""
+    params = load_params()
+
+    from stages.artifacts import write_json
+    from stages.distillation.corpus import load_blocks
+    from stages.distillation.display import Curve
+    from stages.distillation.pretraining import pretrain
+    from stages.distillation.teachers import resolve, save_teacher
+    from stages.runtime import configure
+
+    configure(params.hardware)
+    settings = params.teacher
+    start = resolve(settings, CORPUS / "train.parquet", params.seed)
+    train, dev = (
+        load_blocks(CORPUS / f"{split}.parquet", start.tokenizer, settings.block_length) for split in ("train", "dev")
+    )
+    result = pretrain(start.model, start.tokenizer, train, dev, params, Curve(Path("plots/teacher")), start.origin)
+    save_teacher(start, OUTPUT)
+    write_json(Path("metrics/teacher.json"), result.metrics)
+    write_json(Path("data/eval/seconds/teacher.json"), result.seconds)
+    result.discard_checkpoints()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,39 @@
+"""Fixtures that several test files share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Iterator[Callable[..., str]]:
+    """Start a hub on loopback, with faults if asked (`mirror(fail_every=3)`), and return its address."""
+    script = Path(os.environ.get("DISTILBERT_DVC_HUB_MIRROR", ROOT.parent / "shared" / "hub" / "serve.py"))
+    if not script.is_file():
+        pytest.skip(f"no hub mirror at {script}; set DISTILBERT_DVC_HUB_MIRROR to its serve.py")
+    servers: dict[tuple[str, ...], tuple[subprocess.Popen[str], str]] = {}
+
+    def start(**faults: int) -> str:
+        options = tuple(f"--{name.replace('_', '-')}={value}" for name, value in sorted(faults.items()))
+        if options not in servers:
+            command = [sys.executable, str(script), "--port=0", *options]
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            assert server.stdout is not None
+            servers[options] = server, server.stdout.readline().strip()
+        return servers[options][1]
+
+    yield start
+    for server, _ in servers.values():
+        server.kill()
+        server.wait()

@@ -1,0 +1,65 @@
+"""`make profile`: overlays on the complete tiny profile."""
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import profile
+from stages.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+OVERLAYS = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem != "tiny")
+
+
+@pytest.fixture(autouse=True)
+def in_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_tiny_is_what_is_committed_byte_for_byte() -> None:
+    assert profile.render(["tiny"]) == (ROOT / "profiles/tiny.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlays_are_valid_and_change_only_what_they_name(name: str) -> None:
+    overlay = YAML(typ="safe").load(ROOT / f"profiles/{name}.yaml")
+    base = YAML(typ="safe").load(ROOT / "profiles/tiny.yaml")
+    merged = YAML(typ="safe").load(profile.render([name]))
+    assert merged.pop("profile") == name
+    base.pop("profile")
+
+    def check(base: object, overlay: object, merged: object) -> None:
+        if isinstance(overlay, dict) and overlay:
+            assert isinstance(base, dict)
+            assert isinstance(merged, dict)
+            for key in base.keys() | overlay.keys():
+                check(base.get(key), overlay.get(key, base.get(key)), merged[key])
+        else:
+            assert merged == overlay
+
+    check(base, overlay, merged)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_comments_are_kept(name: str) -> None:
+    rendered = profile.render([name])
+    for comment in (
+        "# passes over the corpus in distillation",
+        "# shown in the tables",
+        "# seed of",
+        "# tokens a block",
+    ):
+        assert (comment in rendered) == (comment in (ROOT / "profiles/tiny.yaml").read_text())
+
+
+def test_profiles_stack() -> None:
+    merged = YAML(typ="safe").load(profile.render(["paper", "dry"]))
+    assert merged["profile"] == "paper+dry"
+    assert merged["seeds"] == [42]
+    assert merged["teacher"]["init"] == "google-bert/bert-base-uncased"
+
+
+def test_unknown_profile_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match="no such profile; there are: dry, mini, paper, reproduction, size, tiny"):
+        profile.render(["huge"])

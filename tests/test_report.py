@@ -1,0 +1,322 @@
+"""The report stage on synthetic cells: metrics, tables and what happens when parameters or cells change."""
+
+import contextlib
+import copy
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ruamel.yaml import YAML
+
+from stages import report
+from stages.errors import UserError
+from stages.params import validate
+from stages.reporting.cells import Results, load_results
+from stages.reporting.comparison import terminal
+from stages.reporting.summary import mean_retained, retained, standing
+from stages.reporting.tables import render
+
+ROOT = Path(__file__).resolve().parents[1]
+GLUE = ("CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B", "WNLI")
+MODELS = ("bert", "distilbert")
+SEEDS = (1, 2, 3)
+ROWS = 200
+LABELS = np.arange(ROWS) % 2
+GENERATED = "generated, not the published data"
+DISTILL = {"mlm_loss": 2.5, "distill_loss": 1.25, "updates": 12345, "teacher_layers": "0,1,3,5"}
+
+
+def score(model: str, task: str, seed: int) -> float:
+    """A score that differs by model, task and seed; the median over SEEDS is the one of seed 1."""
+    base = {"bert": 0.8, "distilbert": 0.7}.get(model, 0.65) + 0.01 * (len(task) % 4)
+    return base + {1: 0.0, 2: 0.05, 3: -0.02}[seed]
+
+
+def scores(model: str, task: str, seed: int) -> dict[str, float]:
+    value = score(model, task, seed)
+    if task == "WNLI":
+        return {"accuracy": 0.5 + 0.01 * seed}
+    if task == "MNLI":
+        return {"accuracy": value, "accuracy_mismatched": value - 0.01}
+    if task in ("MRPC", "QQP"):
+        return {"accuracy": value, "f1": value + 0.04}
+    if task == "STS-B":
+        return {"pearson": value, "spearman": value - 0.04}
+    if task == "CoLA":
+        return {"matthews": value, "accuracy": 0.9}
+    if task == "SQuAD":
+        return {"exact_match": 100 * value - 10, "f1": 100 * value}
+    return {"accuracy": value}
+
+
+def majority(task: str) -> dict[str, float]:
+    known = {
+        "CoLA": {"matthews": 0.0, "accuracy": 0.5},
+        "STS-B": {"pearson": 0.0, "spearman": 0.0},
+        "MNLI": {"accuracy": 0.34, "accuracy_mismatched": 0.35},
+        "SQuAD": {},
+    }
+    return known.get(task, {"accuracy": 0.5})
+
+
+def write_cell(
+    folder: Path,
+    suite: str,
+    model: str,
+    task: str,
+    seed: int,
+    source: str = "embedded",
+    note: str = GENERATED,
+) -> None:
+    place = folder / "data/eval" / suite / model / task / str(seed)
+    place.mkdir(parents=True)
+    result = {
+        "model": model, "task": task, "seed": seed, "scores": scores(model, task, seed), "majority": majority(task),
+        "train_rows": 800, "dev_rows": ROWS, "data": {"source": source, "note": note}, "recipe": {},
+        "model_parameters": 22_700_000,
+    }  # fmt: skip
+    (place / "result.json").write_text(json.dumps(result))
+    if task == "CoLA":  # the only predictions that the report reads
+        predictions = np.where(np.arange(ROWS) < ROWS * 0.9, LABELS, 1 - LABELS)
+        pq.write_table(pa.table({"label": LABELS, "prediction": predictions}), place / "predictions.parquet")
+
+
+@pytest.fixture
+def values() -> dict:
+    """The default parameters with three seeds."""
+    loaded = YAML(typ="safe").load(ROOT / "profiles/tiny.yaml")
+    loaded["seeds"] = list(SEEDS)
+    return loaded
+
+
+@pytest.fixture
+def project(tmp_path: Path, values: dict, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with all cells, in which the stage can run."""
+    for model in MODELS:
+        for seed in SEEDS:
+            for task in GLUE:
+                write_cell(tmp_path, "glue", model, task, seed)
+            write_cell(tmp_path, "imdb", model, "IMDb", seed)
+            write_cell(tmp_path, "squad", model, "SQuAD", seed)
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/distill.json").write_text(json.dumps(DISTILL))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(values: dict, project: Path, *arguments: str) -> str:
+    """Run the stage in the folder and return what it prints."""
+    YAML().dump(values, project / "params.yaml")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(sys, "argv", ["report", *arguments])
+        report.main()
+    return printed.getvalue()
+
+
+def gather(values: dict) -> Results:
+    return load_results(validate(values))
+
+
+def tables(values: dict) -> str:
+    results = gather(values)
+    return render(results, {key: standing(results, *key) for key in results.cells}, DISTILL)
+
+
+def metric(project: Path, name: str) -> dict[str, float]:
+    return json.loads((project / "metrics" / f"{name}.json").read_text())
+
+
+def row(text: str, section: str, first: str) -> list[str]:
+    """The cells of a table's row, found by its section and the start of its first cell."""
+    block = text.split(f"### {section}\n")[1].split("\n### ")[0]
+    line = next(line for line in block.splitlines() if line.startswith(f"| {first}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def header(text: str, section: str, first: str = "Model") -> list[str]:
+    return row(text, section, first)
+
+
+def test_the_stage_writes_medians_in_both_conventions(values, project):
+    run(values, project)
+    for model in MODELS:
+        own, paper = metric(project, f"glue/{model}"), metric(project, f"glue_paper/{model}")
+        assert list(own) == list(paper) == [*GLUE, "average"]
+        middle = {task: scores(model, task, 2 if task == "WNLI" else 1) for task in GLUE}
+        keys = {"CoLA": "matthews", "STS-B": "pearson"}
+        expected = {task: middle[task][keys.get(task, "accuracy")] for task in GLUE}
+        assert own == pytest.approx(expected | {"average": fmean(expected.values())}, abs=5.1e-5)
+        for task in ("MRPC", "QQP"):
+            expected[task] = (middle[task]["accuracy"] + middle[task]["f1"]) / 2
+        expected["STS-B"] = (middle["STS-B"]["pearson"] + middle["STS-B"]["spearman"]) / 2
+        percent = {task: 100 * value for task, value in expected.items()}
+        assert paper == pytest.approx(percent | {"average": fmean(percent.values())}, abs=5.1e-3)
+        assert metric(project, f"imdb/{model}") == pytest.approx({"accuracy": score(model, "IMDb", 1)}, abs=5e-5)
+        squad = 100 * score(model, "SQuAD", 1)
+        assert metric(project, f"squad/{model}") == pytest.approx({"exact_match": squad - 10, "f1": squad}, abs=5e-3)
+
+
+def test_two_runs_write_the_same_bytes(values, project):
+    run(values, project)
+    files = sorted(path for path in project.rglob("*") if path.suffix in (".json", ".md") and "data" not in path.parts)
+    before = [path.read_bytes() for path in files]
+    run(values, project)
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_show_prints_the_comparison_within_100_columns_and_writes_nothing(values, project):
+    printed = run(values, project, "--show")
+    assert not (project / "metrics/glue").exists()
+    lines = printed.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert {"BERT", "DistilBERT", "retained"} <= set(next(line for line in lines if line.startswith("Task")).split())
+    assert {line.split()[0] for line in lines if line} >= {*GLUE, "IMDb", "SQuAD", "average"}
+
+
+def test_a_model_seed_or_task_that_is_taken_out_leaves_the_tables_though_its_cells_stay(values, project):
+    run(values, project)
+    full = tables(values)
+
+    fewer_seeds = copy.deepcopy(values) | {"seeds": [2]}
+    run(fewer_seeds, project)
+    assert metric(project, "glue/bert")["RTE"] == pytest.approx(score("bert", "RTE", 2), abs=5e-5)
+    assert " to " in row(full, "GLUE", "BERT")[2]
+    assert " to " not in row(tables(fewer_seeds), "GLUE", "BERT")[2]
+
+    fewer_models = copy.deepcopy(values)
+    del fewer_models["models"]["distilbert"]
+    run(fewer_models, project)
+    assert [path.name for path in (project / "metrics/glue").iterdir()] == ["bert.json"]
+    assert "DistilBERT" not in (project / "plots/report/tables.md").read_text()
+
+    fewer_tasks = copy.deepcopy(values)
+    del fewer_tasks["glue"]["tasks"]["RTE"]
+    run(fewer_tasks, project)
+    assert {"RTE", "average"}.isdisjoint(metric(project, "glue/bert"))
+    assert "RTE" not in (project / "plots/report/tables.md").read_text()
+
+
+def test_empty_grids_leave_empty_rows_that_git_keeps(values, project):
+    shutil.rmtree(project / "data")
+    for suite in ("glue", "imdb", "squad"):
+        values[suite]["tasks"] = {}
+    run(values, project)
+    for name in ("glue/bert", "glue_paper/distilbert", "imdb/bert", "squad/bert"):
+        assert metric(project, name) == {}
+    assert "GLUE" not in (project / "plots/report/tables.md").read_text()
+    assert "nothing to compare" in run(values, project, "--show")
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [("glue/distilbert/RTE/2", "glue-eval@distilbert-RTE-2"), ("squad/bert/SQuAD/3", "squad-eval@bert-SQuAD-3")],
+)
+def test_a_missing_cell_is_named_with_the_command_that_makes_it(values, project, missing, command):
+    shutil.rmtree(project / "data/eval" / missing)
+    with pytest.raises(UserError, match=f"{missing}/result.json.*dvc repro {command}"):
+        gather(values)
+
+
+def test_a_cell_without_a_key_is_an_error_that_names_it(values, project):
+    path = project / "data/eval/glue/bert/RTE/1/result.json"
+    result = json.loads(path.read_text())
+    del result["dev_rows"]
+    path.write_text(json.dumps(result))
+    with pytest.raises(UserError, match=r"RTE/1/result\.json.*dev_rows"):
+        gather(values)
+
+
+def test_retention_is_corrected_for_chance_and_skips_what_the_teacher_cannot_do(values, project):
+    results = gather(values)
+    pairs = {task: [standing(results, task, model) for model in ("distilbert", "bert")] for task in results.all_tasks()}
+    kept = {task: retained(*pair) for task, pair in pairs.items()}
+    student, teacher = score("distilbert", "RTE", 1), score("bert", "RTE", 1)
+    assert kept["RTE"].corrected == pytest.approx((student - 0.5) / (teacher - 0.5))
+    assert kept["RTE"].ratio == pytest.approx(student / teacher)
+    assert kept["STS-B"].corrected == pytest.approx(kept["STS-B"].ratio)  # chance is 0
+    assert kept["WNLI"] is None
+    numbers = [value.corrected for value in kept.values() if value]
+    assert len(numbers) == 10
+    assert mean_retained(list(kept.values())).corrected == pytest.approx(fmean(numbers))
+    text = tables(values)
+    assert row(text, "What DistilBERT retains", "RTE")[-2:] == [
+        f"{kept['RTE'].corrected:.3f}",
+        f"{kept['RTE'].ratio:.3f}",
+    ]
+    assert row(text, "What DistilBERT retains", "WNLI")[-1] == "\N{EN DASH}"
+    assert row(text, "What DistilBERT retains", "average")[-2] == f"{fmean(numbers):.3f}"
+    assert "Chance is not beaten by BERT on WNLI, DistilBERT on WNLI." in text
+
+
+def test_a_further_model_is_compared_with_the_teacher_too(values, project):
+    for suite, tasks in {"glue": GLUE, "imdb": ["IMDb"], "squad": ["SQuAD"]}.items():
+        for task in tasks:
+            for seed in SEEDS:
+                write_cell(project, suite, "released", task, seed)
+    values["models"]["released"] = "models/released"
+    assert row(tables(values), "What released retains", "average")
+    results = gather(values)
+    text = terminal(results, {key: standing(results, *key) for key in results.cells})
+    assert text.splitlines()[2].split()[-4:] == ["DistilBERT", "retained", "released", "retained"]
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_scores_of_the_generated_world_stand_alone(values, project):
+    text = tables(values)
+    assert "do not compare with published scores" in text
+    assert ", published" not in text
+
+
+def test_published_rows_appear_for_hub_data_and_in_their_own_convention_only(values, project):
+    shutil.rmtree(project / "data")
+    for model in MODELS:
+        for seed in SEEDS:
+            write_cell(project, "glue", model, "RTE", seed, "hub", "")
+            write_cell(project, "glue", model, "CoLA", seed, "files", "files of one's own")
+            write_cell(project, "glue", model, "MNLI", seed, "hub", "cut: 1,000 of 392,702 training rows")
+    values["glue"]["tasks"] = {"RTE": {}, "CoLA": {}, "MNLI": {}}
+    values["imdb"]["tasks"] = values["squad"]["tasks"] = {}
+    text = tables(values)
+    assert "do not compare" not in text
+    assert "helps its MNLI, QQP and QNLI scores" in text  # the default teacher saw such pairs
+    own = row(text, "GLUE", "DistilBERT, published: reproduction, all samples, median of 5 seeds")
+    assert own[2:] == [
+        "\N{EN DASH}",
+        "0.8145",
+        "\N{EN DASH}",
+        "0.5776",
+    ]  # CoLA is someone's own; MNLI-mm was not published
+    assert row(text, "GLUE in the paper's convention", "BERT-base, published: Sanh et al. 2019")[-1] == "69.3"
+    assert "Sanh" not in text.split("### GLUE\n")[1].split("\n### ")[0]
+    assert header(text, "GLUE")[2:] == ["CoLA\u00b9", "MNLI\u00b2", "MNLI-mm\u00b2", "RTE"]
+    assert "\u00b9 CoLA: files of one's own." in text
+    assert "\u00b2 MNLI: cut: 1,000 of 392,702 training rows." in text
+    assert "MNLI\u00b2" in text.split("### What DistilBERT retains")[1]
+
+
+def test_every_table_marks_generated_or_incomplete_data(values, project):
+    text = tables(values)
+    for section in text.split("\n### ")[1:]:
+        if not section.startswith("Distillation"):
+            assert f"{GENERATED}." in section, section
+
+
+def test_held_out_losses_are_shown(values, project):
+    text = tables(values)
+    assert row(text, "Distillation", "masked language modelling loss")[1] == "2.5000"
+    assert row(text, "Distillation", "updates")[1] == "12,345"
+    assert row(text, "Distillation", "teacher layers")[1] == "0,1,3,5"
+
+
+def test_the_report_imports_no_deep_learning_library():
+    code = "import stages.report, sys; print(*{'torch', 'transformers', 'datasets', 'evaluate'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,0 +1,112 @@
+"""Stages in forks of a warm process behave as if run by themselves."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGE = """
+import os, sys, time
+def main() -> None:
+    print("out", sys.argv[1:], os.environ["MARK"], os.getcwd(), "torch" in sys.modules)
+    print("err", file=sys.stderr)
+    if sys.argv[1] == "error":
+        from stages.errors import UserError
+        raise UserError("this is wrong")
+    if sys.argv[1] == "crash":
+        os.kill(os.getpid(), 9)
+    if sys.argv[1] == "hang":
+        open("started", "w").write(str(os.getpid()))
+        time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project whose one stage tells what it sees; its server is ended afterwards."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "stages").symlink_to(ROOT / "stages")
+    (folder / "probe.py").write_text(STAGE)
+    yield folder
+    for process in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if process.resolve() == folder and b"stages.warm" in (process.parent / "cmdline").read_bytes():
+                os.kill(int(process.parent.name), signal.SIGKILL)
+        except (OSError, PermissionError):
+            continue
+
+
+def start(folder: Path, *arguments: str, warm: str = "1") -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", "from stages import warm; warm.run('probe')", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "MARK": "mine", "DISTILBERT_WARM": warm},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or Path("/dev/nvidiactl").exists(), reason="stages are forked on Linux without a GPU only"
+)
+
+
+def test_output_arguments_environment_and_status_are_the_caller_s(folder: Path) -> None:
+    status, out, err = finish(start(folder, "fine", "x y"))
+    assert (status, err) == (0, "err\n")
+    assert out == f"out ['fine', 'x y'] mine {folder} True\n"
+    assert finish(start(folder, "fine", "x y", warm="0")) == (0, out.replace("True", "False"), err)
+
+
+def test_errors_are_told_and_returned(folder: Path) -> None:
+    status, _, err = finish(start(folder, "error"))
+    assert status == 1
+    assert err.splitlines()[-1] == "error: this is wrong"
+    assert finish(start(folder, "crash"))[0] == 137
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_caller_that_is_gone_takes_its_stage_along(folder: Path, sent: int) -> None:
+    (folder / "started").unlink(missing_ok=True)
+    process = start(folder, "hang")
+    while not (folder / "started").exists() or not (folder / "started").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    stage = int((folder / "started").read_text())
+    process.send_signal(sent)
+    status, _, err = finish(process)
+    assert status == (130 if sent == signal.SIGINT else -9)
+    if sent == signal.SIGINT:
+        assert "interrupted" in err
+    for _ in range(200):
+        if not Path(f"/proc/{stage}").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail("the stage is still running")
+
+
+def test_an_edit_takes_effect_at_once(folder: Path) -> None:
+    finish(start(folder, "fine"))
+    (folder / "probe.py").write_text("def main() -> None:\n    print('edited, and longer than before')\n")
+    assert finish(start(folder, "fine"))[1] == "edited, and longer than before\n"
+    (folder / "probe.py").write_text(STAGE)
+
+
+def test_two_at_once(folder: Path) -> None:
+    both = [start(folder, "fine", str(n)) for n in range(2)]
+    for n, process in enumerate(both):
+        status, out, _ = finish(process)
+        assert status == 0
+        assert f"['fine', '{n}']" in out
