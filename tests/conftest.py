@@ -37,3 +37,16 @@ def mirror() -> Iterator[Callable[..., str]]:
     for server, _ in servers.values():
         server.kill()
         server.wait()
+
+
+@pytest.fixture
+def hub(mirror: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Point this process's hub client at the mirror, with a cache of its own, and return the cache's folder."""
+    from huggingface_hub import constants
+
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, mirror())
+    monkeypatch.setattr(constants, "ENDPOINT", mirror())
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return tmp_path / "hub"

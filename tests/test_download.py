@@ -168,15 +168,15 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
     ],
 )
 def test_a_wrong_name_is_told_in_one_line(
-    project_root: Path, tmp_path: Path, mirror: Callable[..., str], changes: dict[str, str], message: str
+    project_root: Path, here: Path, hub: Path, changes: dict[str, str], message: str
 ) -> None:
     wanted = {"repository": "local/gutenberg", "config": None, "max_train_rows": 5, "max_dev_rows": 5} | changes
-    write_params(project_root, tmp_path, source="hub", corpus=wanted)
-    done = download(project_root, tmp_path, mirror())
-    assert done.returncode == 1
-    assert message in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    assert not any((tmp_path / "data").iterdir())
+    write_params(project_root, here, source="hub", corpus=wanted)
+    with pytest.raises(UserError) as error:
+        main()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not any((here / "data").iterdir())
 
 
 def check_against_repository(folder: Path, names: Sequence[str] = FETCHED) -> None:

@@ -174,6 +174,18 @@ def test_wrong_arguments_are_one_line_that_says_what_is_allowed(inside, argument
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(("name", "message"), [("train.parquet", "damaged"), ("dataset.json", "not valid JSON")])
+def test_damaged_data_is_one_line_before_any_training(inside, monkeypatch, name, message):
+    monkeypatch.setattr("stages.finetuning.classification.fine_tune", None)
+    path = Path("data/glue/CoLA", name)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20])
+    with pytest.raises(UserError, match=f"{name}: {message}") as raised:
+        glue_eval.main(["--model", "bert", "--task", "CoLA", "--seed", "3"])
+    path.write_bytes(whole)
+    assert "\n" not in str(raised.value)
+
+
 def truncate(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
@@ -231,6 +243,16 @@ def test_a_loss_that_is_not_a_number_is_one_line(bert):
     features = encode(rows_of(TASKS["CoLA"], random.Random(0)), TASKS["CoLA"], words, model, 32)
     with pytest.raises(UserError, match=r"CoLA bert seed 1: the loss is not a number; lower finetune.learning_rate"):
         trainer.fine_tune(model, words, features, recipe(learning_rate=1e30), 1, False, "CoLA bert seed 1")
+
+
+def test_bf16_and_fp32_trainings_may_share_a_process(bert):
+    model, words = bert
+    features = encode(rows_of(TASKS["CoLA"], random.Random(0)), TASKS["CoLA"], words, model, 32)
+    for bf16 in (True, False):
+        trainer.fine_tune(model, words, features, recipe(), 1, bf16, "CoLA")
+        half, full = (np.stack(trainer.predict(model, words, features, 8, precision)) for precision in (True, False))
+        assert not np.array_equal(half, full)
+        np.testing.assert_allclose(half, full, atol=0.1)
 
 
 @pytest.mark.parametrize("frozen", [True, False])

@@ -125,7 +125,7 @@ def test_a_clone_becomes_tables_and_the_second_run_does_nothing(project: Project
     assert set(project.json("metrics/imdb/distilbert.json")) == {"accuracy"}
     assert {"mlm_loss", "distill_loss", "cosine_loss"} <= set(project.json("metrics/distill.json"))
     tables = (project.folder / "plots/report/tables.md").read_text()
-    assert "distilbert" in tables
+    assert "| DistilBERT" in tables
     assert project.repro() == []
 
 
@@ -142,14 +142,14 @@ def test_checkpoints_load_with_transformers(project: Project) -> None:
 def test_a_change_re_runs_what_depends_on_it_and_nothing_before(project: Project) -> None:
     values = (project.folder / "params.yaml").read_text()
     for changes, stages in (
-        ({"epochs": 3}, {"distill", "report"} | cells("distilbert")),
+        ({"epochs": 3}, {"distill"}),  # and what its new student changes, as the experiment below shows
         (
             {"glue": {"tasks": {"CoLA": {"learning_rate": 3e-5}}}},
             {f"glue-eval@{m}-CoLA-42" for m in ("bert", "distilbert")},
         ),
         ({"seeds": [42, 43]}, cells("bert", "distilbert", seeds=(43,))),
         ({"finetune": {"learning_rate": 3e-5}}, cells("bert", "distilbert")),
-        ({"seed": 7}, {"teacher", "distill"} | cells("bert", "distilbert")),
+        ({"seed": 7}, {"teacher", "distill"}),
     ):
         project.params(**changes)
         assert project.would_run() - {"report"} == stages - {"report"}
@@ -160,8 +160,7 @@ def test_a_change_re_runs_what_depends_on_it_and_nothing_before(project: Project
 def test_experiments_run_and_compare(project: Project) -> None:
     before = project.json("metrics/distill.json")
     out = project.run("dvc", "exp", "run", "-S", "epochs=3")
-    assert "Running stage 'teacher'" not in out
-    assert "Running stage 'download'" not in out
+    assert set(re.findall(r"Running stage '([^']+)'", out)) == {"distill", "report"} | cells("distilbert")
     assert project.json("metrics/distill.json") != before
     assert "distill_loss" in project.run("dvc", "metrics", "diff", "--targets", "metrics/distill.json")
     shown = project.run("dvc", "metrics", "show", "metrics/glue/bert.json", "metrics/glue/distilbert.json", "--md")

@@ -272,6 +272,20 @@ def test_and_also_appends(tmp_path: Path) -> None:
     assert len(record["and_also"]) == 1
 
 
+@pytest.mark.parametrize("limits", [(None, None), (200, 7), (None, 7), (10_000, 10_000)])
+def test_dev_text_is_held_out_where_the_source_has_none(tmp_path: Path, limits: tuple[int | None, int | None]) -> None:
+    rows = corpus.RowShards([{"text": f"paragraph {number}"} for number in range(1000)])
+    sinks = [ParquetSink(tmp_path / f"{split}.parquet", corpus.SCHEMA) for split in ("train", "dev")]
+    poured = corpus._pour_both(corpus.Text("x", {}, rows, None, limits), sinks[0], sinks[1], 1)
+    for sink in sinks:
+        sink.close()
+    train, dev = texts_of(tmp_path, "train"), texts_of(tmp_path, "dev")
+    assert not set(train) & set(dev)
+    assert len(dev) == poured[1].rows == min(100, limits[1] or 100)
+    assert len(train) == poured[0].rows == min(limits[0] or 1000, 1000 - len(dev))
+    assert poured[0].available == 1000 - len(dev)
+
+
 # --- what is written
 
 

@@ -1,5 +1,7 @@
 """SQuAD windows, labels and answers."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,7 +72,7 @@ def test_windows_cover_every_context_token_and_fit(context, question, max_length
 def test_neighbouring_windows_share_doc_stride_tokens():
     windows = windows_of([row(" ".join(WORDS * 4))], max_length=24, doc_stride=5)
     assert len(windows) > 2
-    for left, right in zip(windows, windows[1:], strict=False):
+    for left, right in pairwise(windows):
         assert left.spans[-5:].tolist() == right.spans[:5].tolist()
 
 

@@ -5,7 +5,24 @@ import string
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, DistilBertConfig, DistilBertForMaskedLM
 
-WORDS = "the a cat dog sat on mat who what where is was in of and not good bad very river town sold bought".split()
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "on",
+    "mat",
+    "who",
+    "what",
+    "where",
+    "not",
+    "good",
+    "bad",
+    "river",
+    "town",
+    "sold",
+]
 
 
 def tokenizer():

@@ -75,7 +75,7 @@ class Curve(TrainerCallback):
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         self.live.step = self.first + step
-        for name, value in values.items():
+        for name, value in sorted(values.items()):  # a checkpoint's log is sorted, so the first run's has to be too
             if "/" in name:
                 self.live.log_metric(name, value)
         self.live.make_summary()  # type: ignore[no-untyped-call]

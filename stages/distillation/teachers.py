@@ -1,11 +1,15 @@
 """Where the teacher comes from: a checkpoint, or a configuration with random weights and a vocabulary of its own."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import pyarrow.parquet as pq
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
@@ -26,6 +30,7 @@ from stages.runtime import attention_implementation
 from stages.sources.models import resolve_model
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+MAX_ALPHABET = 1000
 HEAD = "cls.predictions.transform.dense.weight"
 
 
@@ -104,7 +109,10 @@ def random_teacher(settings: dict[str, int | float | str], vocab_size: int, seed
             f"params.yaml: teacher.config.{unknown[0]}: unknown key; allowed here: {', '.join(sorted(known))}"
         )
     values: dict[str, Any] = {"vocab_size": vocab_size, **settings}
-    config = BertConfig(**values)
+    try:
+        config = BertConfig(**values)
+    except StrictDataclassError as error:
+        raise UserError(f"params.yaml: teacher.config: {' '.join(str(error).split())}") from error
     if config.hidden_size % config.num_attention_heads:
         raise UserError(
             f"params.yaml: teacher.config: hidden_size {config.hidden_size} is no multiple of "
@@ -131,13 +139,37 @@ def train_tokenizer(text: Path, vocab_size: int, max_length: int) -> PreTrainedT
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False)
-    batches = pq.ParquetFile(text).iter_batches(1000, columns=["text"])
-    tokenizer.train_from_iterator((batch.column("text").to_pylist() for batch in batches), trainer)
+    alphabet = _alphabet(text, tokenizer.normalizer)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        # The trainer numbers continuations in a hash map's order and breaks ties by number; a list fixes them.
+        special_tokens=[*SPECIAL_TOKENS, *(f"##{letter}" for letter in alphabet if category(letter)[0] in "LMN")],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(text), trainer)
     vocabulary = tokenizer.get_vocab()
     names = sorted(vocabulary, key=vocabulary.__getitem__)[:vocab_size]
     names += [f"[unused{number}]" for number in range(vocab_size - len(names))]
     return BertTokenizer(vocab={name: index for index, name in enumerate(names)}, model_max_length=max_length)
+
+
+def _texts(text: Path) -> Iterator[list[str]]:
+    """Yield groups of documents."""
+    for batch in pq.ParquetFile(text).iter_batches(1000, columns=["text"]):
+        yield batch.column("text").to_pylist()
+
+
+def _alphabet(text: Path, normalizer: normalizers.Normalizer) -> list[str]:
+    """Return the most frequent characters of the normalised text, at most `MAX_ALPHABET`, by their codes."""
+    counts: Counter[str] = Counter()
+    for documents in _texts(text):
+        counts.update(normalizer.normalize_str(" ".join(documents)))
+    letters = sorted(
+        (letter for letter in counts if not letter.isspace()), key=lambda letter: (-counts[letter], letter)
+    )
+    return sorted(letters[:MAX_ALPHABET])
 
 
 def pooler_weights(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -147,7 +147,11 @@ class BlockTrainer(Trainer):
     def held_out(self) -> list[dict[str, float]]:
         """Return the held-out curve so far, points before a resume included."""
         points = [
-            {name.removeprefix("held_out/"): value for name, value in entry.items() if name.startswith("held_out/")}
+            {
+                name.removeprefix("held_out/"): value
+                for name, value in sorted(entry.items())
+                if name.startswith("held_out/")
+            }
             for entry in self.state.log_history
         ]
         return [point for point in points if point]

@@ -8,7 +8,7 @@ import pyarrow as pa
 from transformers import AutoModelForQuestionAnswering
 
 from stages import runtime
-from stages.finetuning.cells import Cell, read_rows, timings, write_results
+from stages.finetuning.cells import Cell, read_origin, read_rows, timings, write_results
 from stages.finetuning.metrics import Squad, squad_scores
 from stages.finetuning.squad import best_answers, make_windows
 from stages.finetuning.trainer import diverged, fine_tune, load, predict
@@ -20,6 +20,7 @@ def evaluate(cell: Cell, data: Path) -> None:
     recipe, settings = cell.recipe, cell.overrides
     assert isinstance(settings, SquadOverrides)
     train, dev = read_rows(data, "train"), read_rows(data, "dev")
+    origin = read_origin(data)
     runtime.configure(cell.params.hardware)
     model, tokenizer = load(cell.checkpoint, AutoModelForQuestionAnswering, cell.seed)
     features = [
@@ -50,7 +51,6 @@ def evaluate(cell: Cell, data: Path) -> None:
     )
     write_results(
         cell,
-        data,
         predictions,
         timings(training.seconds, training.tokens, eval_seconds),
         scores=Squad().compute(predictions=answers, references=references),
@@ -58,4 +58,5 @@ def evaluate(cell: Cell, data: Path) -> None:
         train_rows=len(train),
         dev_rows=len(dev),
         model_parameters=model.num_parameters(),
+        data=origin,
     )

@@ -88,15 +88,19 @@ def read_rows(data: Path, split: str) -> list[dict[str, Any]]:
     return rows
 
 
-def write_results(cell: Cell, data: Path, predictions: pa.Table, seconds: dict[str, float], **results: Any) -> None:
-    """Write predictions.parquet and result.json, the same for identical runs, and apart from them the timings."""
+def read_origin(data: Path) -> dict[str, str]:
+    """Read where the data set in folder `data` is from and how it was cut; UserError if that is not on disk."""
     description = read_json(data / "dataset.json")
+    return {"source": description["source"], "note": description["note"]}
+
+
+def write_results(cell: Cell, predictions: pa.Table, seconds: dict[str, float], **results: Any) -> None:
+    """Write predictions.parquet and result.json, the same for identical runs, and apart from them the timings."""
     result = {
         "model": cell.model,
         "task": cell.task,
         "seed": cell.seed,
         **results,
-        "data": {"source": description["source"], "note": description["note"]},
         "recipe": {**cell.overrides.model_dump(exclude_none=True), **cell.recipe.model_dump()},
     }
     place = Path(cell.suite, cell.model, cell.task, str(cell.seed))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification
 
 from stages import runtime
-from stages.finetuning.cells import Cell, read_rows, timings, write_results
+from stages.finetuning.cells import Cell, read_origin, read_rows, timings, write_results
 from stages.finetuning.features import encode
 from stages.finetuning.metrics import majority, score
 from stages.finetuning.tasks import TASKS, Task
@@ -21,6 +21,7 @@ def evaluate(cell: Cell, data: Path) -> None:
     """Fine-tune the cell's model on the data set in folder `data`, score it on the dev splits and write the results."""
     task, recipe = TASKS[cell.task], cell.recipe
     train, dev = read_rows(data, "train"), {split: read_rows(data, split) for split in task.dev_splits}
+    origin = read_origin(data)
     runtime.configure(cell.params.hardware)
     model, tokenizer = load(
         cell.checkpoint,
@@ -54,7 +55,6 @@ def evaluate(cell: Cell, data: Path) -> None:
         baseline |= majority(task, split, [row["label"] for row in train], labels)
     write_results(
         cell,
-        data,
         _table(task, dev, logits),
         timings(training.seconds, training.tokens, eval_seconds),
         scores=scores,
@@ -62,6 +62,7 @@ def evaluate(cell: Cell, data: Path) -> None:
         train_rows=len(train),
         dev_rows=len(dev["dev"]),
         model_parameters=model.num_parameters(),
+        data=origin,
     )
 
 

@@ -116,7 +116,7 @@ def predict(
     batch_size: int,
     bf16: bool,
 ) -> list[NDArray[np.float32]]:
-    """Compute every row's logits, in row order: [labels] of a classifier, [2, positions], starts and ends, for SQuAD."""
+    """Compute logits in row order: [labels] of a classifier, [2, positions] (starts, ends) for SQuAD."""
     order = sorted(range(len(features)), key=lambda index: len(features[index]["input_ids"]), reverse=True)
     collate = DataCollatorWithPadding(tokenizer)
     logits: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)] * len(features)

@@ -73,13 +73,19 @@ class Repository:
         try:
             return self._cached_sizes()
         except CachedRepoTreeNotFoundError:
-            api = HfApi()
-            self._retry(
-                PROBES,
-                lambda: api.repo_info(self.name, repo_type=self.kind, revision=self.revision, timeout=PROBE_SECONDS),
-            )
+            _ = self._answers
             self._retry(ATTEMPTS, self._fetch_listing)
             return self._cached_sizes()
+
+    @cached_property
+    def _answers(self) -> bool:
+        """True once the hub has told that it has the repository, so that a hub out of reach is noticed in seconds."""
+        api = HfApi()
+        self._retry(
+            PROBES,
+            lambda: api.repo_info(self.name, repo_type=self.kind, revision=self.revision, timeout=PROBE_SECONDS),
+        )
+        return True
 
     def _cached_sizes(self) -> Mapping[str, int]:
         tree = get_cached_repo_tree(self.name, repo_type=self.kind, revision=self.revision)
@@ -98,6 +104,8 @@ class Repository:
         """
         if path in self._checked:
             return self._checked[path]
+        if cached(self, path) is None:
+            _ = self._answers
         for _ in range(2):
             local = Path(self._retry(ATTEMPTS, lambda: self._download(path)))
             if self._intact(local, path):

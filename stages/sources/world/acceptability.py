@@ -8,11 +8,12 @@ from .sampling import Draft
 
 _TABLE = load_table("acceptability")
 _DETERMINERS = ("a", "an", "the")
+_NAMES = {word.name for kind in ("person", "town") for word in LEXICONS["everyday"][kind]}
 
 
 def judgement(rng: Random, label: int) -> Draft:
     """Make a CoLA row: is the sentence good English (1)."""
-    if rng.random() < 0.45:
+    if rng.random() < 0.5:
         return _statement(rng, label)
     phenomenon = rng.choice(list(_TABLE[rng.choice(("basic", "basic", "subtle"))].values()))
     pair = rng.choice(phenomenon)
@@ -30,23 +31,28 @@ def _statement(rng: Random, label: int) -> Draft:
 
 def _garble(rng: Random, text: str) -> str:
     words = text[:-1].split()
-    if rng.random() < 0.5:
-        start = rng.randrange(len(words) - 3)
-        words[start : start + 4] = _disorder(rng, words[start : start + 4])
-        return " ".join(words) + text[-1]
-    articles = [index for index, word in enumerate(words) if word.lower() in _DETERMINERS]
+    if words[0] not in _NAMES:
+        words[0] = words[0].lower()
+    garbled = " ".join(_rearranged(rng, words)) + text[-1]
+    return garbled[0].upper() + garbled[1:]
+
+
+def _rearranged(rng: Random, words: list[str]) -> list[str]:
+    if rng.random() < 0.6:
+        return _disorder(rng, words, rng.choice((4, len(words))))
+    articles = [index for index, word in enumerate(words) if word in _DETERMINERS]
+    index = rng.choice(articles or range(1, len(words) - 1))
     if articles and rng.random() < 0.5:
-        del words[rng.choice(articles)]
-    else:
-        index = rng.choice(articles or range(1, len(words) - 1))
-        words[index], words[index + 1] = words[index + 1], words[index]
-    return " ".join(words) + text[-1]
+        return words[:index] + words[index + 1 :]
+    return [*words[:index], words[index + 1], words[index], *words[index + 2 :]]
 
 
-def _disorder(rng: Random, words: list[str]) -> list[str]:
-    """Move every word, so that no accidental paraphrase comes out."""
-    shift = rng.choice((1, 2, 3))
-    return words[shift:] + words[:shift]
+def _disorder(rng: Random, words: list[str], length: int) -> list[str]:
+    """Shuffle some words in a row; names that only change places would leave the sentence acceptable."""
+    start = rng.randrange(len(words) - length + 1)
+    mixed = [*words[:start], *rng.sample(words[start : start + length], length), *words[start + length :]]
+    only_names_moved = [word in _NAMES or word for word in mixed] == [word in _NAMES or word for word in words]
+    return _disorder(rng, words, length) if only_names_moved else mixed
 
 
 def _words(rng: Random) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from .facts import Fact, draw_fact, draw_swappable, related
+from .facts import Fact, draw_fact, draw_swappable, is_held_out, related
 from .sampling import Draft
 
 ENTAILMENT, NEUTRAL, CONTRADICTION = range(3)
@@ -73,15 +73,15 @@ def _hypothesis(rng: Random, fact: Fact, label: int) -> tuple[str, str]:
     premise, retold = fact.say_twice(rng)
     draw = rng.random()
     if label == ENTAILMENT:
-        return premise, retold if draw < 0.3 else fact.fill(rng.choice(fact.frame.weaker))
+        return premise, retold if draw < 0.45 else fact.fill(rng.choice(fact.frame.weaker))
     if label == CONTRADICTION:
-        if draw < 0.7:
+        if draw < 0.85 or not fact.frame.exclusive:
             return premise, fact.fill(rng.choice(fact.frame.opposite))
-        slot = rng.choice(list(fact.words))
-        return premise, fact.changed(rng, slot, near=True).fill(fact.frame.forms[0])
-    if draw < 0.15:
+        other = fact.changed(rng, rng.choice(fact.frame.exclusive), near=True)
+        return fact.say_twice(rng, other)
+    if draw < 0.05:
         return fact.fill(rng.choice(fact.frame.weaker)), premise
-    if draw < 0.3:
+    if draw < 0.4:
         return premise, related(rng, fact).say(rng)
     return premise, fact.fill(rng.choice(fact.frame.open))
 
@@ -90,7 +90,7 @@ def recognition(rng: Random, label: int) -> Draft:
     """Make an RTE row: does the second text follow from the first, which may say more (0), or not (1)."""
     fact = draw_fact(rng)
     premise, hypothesis = _hypothesis(rng, fact, label and rng.choice((NEUTRAL, CONTRADICTION)))
-    if label and rng.random() < 0.35:
+    if label and rng.random() < 0.2:
         hypothesis = related(rng, fact).say(rng)
     if rng.random() < 0.3:
         extra = related(rng, fact)
@@ -102,16 +102,19 @@ def answerability(rng: Random, label: int) -> Draft:
     """Make a QNLI row: does the sentence answer the question (0) or not (1)."""
     fact = draw_fact(rng)
     slot = rng.choice(list(fact.frame.questions))
-    sentence = _unhelpful(rng, fact, slot) if label else fact.say(rng)
-    return Draft({"question": fact.ask(rng, slot), "sentence": sentence, "label": label}, fact.held_out)
+    question = rng.choice(fact.frame.questions[slot])
+    sentence = _unhelpful(rng, fact, slot, question) if label else fact.say(rng)
+    asked = fact.fill(question)
+    return Draft({"question": asked, "sentence": sentence, "label": label}, is_held_out(asked))
 
 
-def _unhelpful(rng: Random, fact: Fact, slot: str) -> str:
-    """Write a sentence near the fact that leaves open what is in the slot."""
+def _unhelpful(rng: Random, fact: Fact, slot: str, question: str) -> str:
+    """Write a sentence near the fact that leaves open what is in the slot asked for."""
     draw = rng.random()
     if draw < 0.3:
         return related(rng, fact).say(rng)
-    if draw < 0.6:
-        return fact.fill(rng.choice(fact.frame.open))
-    others = [other for other in fact.words if other != slot and f"{{{other}}}" in fact.frame.questions[slot][0]]
+    silent = [template for template in fact.frame.open if f"{{{slot}" not in template]
+    if draw < 0.6 and silent:
+        return fact.fill(rng.choice(silent))
+    others = [other for other in fact.words if f"{{{other}" in question]
     return fact.changed(rng, rng.choice(others), near=True).say(rng)

@@ -21,6 +21,7 @@ class Frame:
     opposite: tuple[str, ...]
     questions: Mapping[str, tuple[str, ...]]
     swap: tuple[str, ...]
+    exclusive: tuple[str, ...]
 
     @property
     def people(self) -> list[str]:
@@ -48,10 +49,6 @@ class Fact:
         """Say this fact, and the other one (default: the same) in another form."""
         first, second = rng.sample(self.frame.forms, 2)
         return self.fill(first), (other or self).fill(second)
-
-    def ask(self, rng: Random, slot: str) -> str:
-        """Ask for the word in a slot."""
-        return self.fill(rng.choice(self.frame.questions[slot]))
 
     def reworded(self) -> "Fact":
         """Replace every word that has a synonym; the fact stays the same."""
@@ -82,9 +79,10 @@ def is_held_out(key: str) -> bool:
 
 
 def _frame(name: str, table: Mapping[str, Any]) -> Frame:
-    texts = {key: tuple(table[key]) for key in ("forms", "weaker", "open", "opposite")}
+    lists = ("forms", "weaker", "open", "opposite", "swap", "exclusive")
+    texts = {key: tuple(table.get(key, ())) for key in lists}
     questions = {slot: tuple(asked) for slot, asked in table["questions"].items()}
-    return Frame(name=name, slots=table["slots"], questions=questions, swap=tuple(table.get("swap", ())), **texts)
+    return Frame(name=name, slots=table["slots"], questions=questions, **texts)
 
 
 FRAMES = {name: _frame(name, table) for name, table in load_table("frames").items()}
@@ -94,12 +92,15 @@ def draw_fact(
     rng: Random, genre: str = "everyday", frames: Sequence[Frame] = (), cast: Sequence[Word] = (), avoid: str = ""
 ) -> Fact:
     """Draw a fact, from some frames only or not from one, whose first people are the given cast."""
-    frame = rng.choice([frame for frame in frames or tuple(FRAMES.values()) if frame.name != avoid])
+    frame = rng.choice([frame for frame in frames or FRAMES.values() if frame.name != avoid])
     words: dict[str, Word] = dict(zip(frame.people, cast, strict=False))
+    taken = {word.name for word in (*words.values(), *cast)}
     for slot, kind in frame.slots.items():
-        if slot not in words:
-            taken = {word.name for word in (*words.values(), *cast)}
-            words[slot] = rng.choice([word for word in LEXICONS[genre][kind] if word.name not in taken])
+        while slot not in words:
+            word = rng.choice(LEXICONS[genre][kind])
+            if word.name not in taken:
+                words[slot] = word
+                taken.add(word.name)
     return Fact(frame, {slot: words[slot] for slot in frame.slots}, genre)
 
 

@@ -13,7 +13,7 @@ _FLIPS = ("negated", "twisted")
 
 def opinion(rng: Random, label: int) -> Draft:
     """Make an SST-2 row: is the sentence favourable (1)."""
-    text, held_out = _remark(rng, label, rng.choice(("plain", "contrast", "emphatic", "negated", "twisted")))
+    text, held_out = _remark(rng, label, rng.choice(("plain", "plain", "contrast", "emphatic", "negated", "twisted")))
     return Draft({"sentence": text, "label": label}, held_out)
 
 

@@ -44,7 +44,7 @@ def _about_two(rng: Random, label: int) -> tuple[str, str, str]:
     words = _two_of_each(rng)
     exchanged = {"town": "other", "other": "town", "job": "rival", "rival": "job", "item": "thing", "thing": "item"}
     other = words if label and not symmetric else {slot: words[exchanged[slot]] for slot in words}
-    return sentence(first, words), sentence(second, other), "|".join([forms[0], *words.values()])
+    return sentence(first, words), sentence(second, other), sentence(forms[0], words)
 
 
 def _two_of_each(rng: Random) -> dict[str, str]:

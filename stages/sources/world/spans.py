@@ -13,10 +13,9 @@ def reading(rng: Random, label: int) -> Draft:
     """Make a SQuAD row: a context that states the fact asked for among others (the label is not used)."""
     fact = draw_fact(rng)
     slot = rng.choice(list(fact.frame.questions))
-    statement, question = fact.say(rng), fact.ask(rng, slot)
-    context = " ".join(rng.sample([statement, *_distractors(rng, fact)], 2 + (rng.random() < 0.5)))
-    if statement not in context:
-        return reading(rng, label)
+    statement, question = fact.say(rng), fact.fill(rng.choice(fact.frame.questions[slot]))
+    others = rng.choices(_distractors(rng, fact), weights=(1, 2)) if rng.random() < 0.8 else _distractors(rng, fact)
+    context = " ".join(rng.sample([statement, *others], 1 + len(others)))
     answers = _references(context, statement, fact.words[slot].name)
     row = {"title": fact.frame.name.capitalize(), "context": context, "question": question, "answers": answers}
     return Draft({"id": hashlib.sha256(repr(row).encode()).hexdigest()[:24], **row}, fact.held_out)

@@ -35,9 +35,9 @@ def _story(rng: Random, genre: str) -> str:
 def _talk(rng: Random, genre: str) -> str:
     """Tell a fact, ask about it, and answer in a full sentence."""
     fact = draw_fact(rng, genre)
-    slot = rng.choice(list(fact.frame.questions))
+    question = rng.choice(rng.choice(list(fact.frame.questions.values())))
     first, second = fact.say_twice(rng)
-    return " ".join([first, fact.fill(rng.choice(fact.frame.open)), fact.ask(rng, slot), second])
+    return " ".join([first, fact.fill(rng.choice(fact.frame.open)), fact.fill(question), second])
 
 
 def _review(rng: Random, genre: str) -> str:
