@@ -160,6 +160,7 @@ class Recipe(Section):
     weight_decay: float = Field(ge=0.0)
     max_grad_norm: Positive
     max_length: int = Field(ge=8, le=512, description="tokens, special ones included; pairs are cut longest first")
+    dropout: Fraction | None = Field(description="of hidden states and attention; null keeps the checkpoint's own")
     freeze_word_embeddings: bool = Field(description="saves a third of a short run's time")
 
 
@@ -174,6 +175,7 @@ class Overrides(Section):
     weight_decay: float | None = Field(default=None, ge=0.0)
     max_grad_norm: Positive | None = None
     max_length: int | None = Field(default=None, ge=8, le=512)
+    dropout: Fraction | None = None
     freeze_word_embeddings: bool | None = None
 
     def applied_to(self, recipe: Recipe) -> Recipe:

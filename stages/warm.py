@@ -62,6 +62,7 @@ IMPORT_TIME_VARIABLES = (
 
 def run(module: str) -> None:
     """Run `module.main()` in a warm fork, or here where there can be none, and leave with its exit status."""
+    entry.prepare_environment()
     status = _run_warm(module) if _possible() else None
     if status is None:
         entry.run(importlib.import_module(module).main)

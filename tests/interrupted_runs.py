@@ -18,7 +18,7 @@ from stages.distillation import checkpoints, distilling, schedule
 from stages.distillation.trainer import BlockTrainer
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-schedule.TRAINING_POINTS = 10  # so that a point averages over several updates
+schedule.TRAINING_POINTS = 6  # so that a point averages over several updates
 
 
 def die_at_call(owner: Any, name: str, number: int) -> None:
@@ -37,7 +37,7 @@ def die_at_call(owner: Any, name: str, number: int) -> None:
 POINTS: dict[str, Callable[[], None]] = {
     "never": lambda: None,
     "before_any_checkpoint": lambda: die_at_call(BlockTrainer, "compute_loss", 5),
-    "between_checkpoints": lambda: die_at_call(BlockTrainer, "compute_loss", 50),
+    "between_checkpoints": lambda: die_at_call(BlockTrainer, "compute_loss", 27),
     "within_a_checkpoint": lambda: die_at_call(torch, "save", 7),
     "before_a_checkpoint_is_marked": lambda: die_at_call(checkpoints, "write_json", 2),
     "before_the_outputs": lambda: die_at_call(distilling, "save_student", 1),

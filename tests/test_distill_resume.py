@@ -38,7 +38,7 @@ def results(folder: Path) -> dict[str, bytes]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder a point of interruption, each run to its end, and `never`."""
     root = tmp_path_factory.mktemp("runs")
-    make_project(root / "never", epochs=1.6, batch_size=2, distill__effective_batch_size=4, distill__save_minutes=0.002)
+    make_project(root / "never", epochs=0.9, batch_size=2, distill__effective_batch_size=4, distill__save_minutes=0.002)
     for point in KILLED:
         shutil.copytree(root / "never", root / point)
     arguments = [f"{point}={root / point}" for point in ("never", *KILLED)]

@@ -78,16 +78,19 @@ class _ChunkedLosses(torch.autograd.Function):
         with torch.autocast(states.device.type, enabled=False):
             for start, stop in chunks(len(labels), len(states), chunk):
                 logits = student.logits(start, stop)
-                if teacher is None:
-                    gradient = torch.zeros_like(logits)
-                else:
-                    loss, gradient = _kl(logits, teacher.logits(start, stop), temperature)
-                    kl += loss
-                    gradient.mul_(kl_weight)
+                gradient = None
                 if start < len(labels):
-                    loss, mlm_gradient = _cross_entropy(logits, labels[start:stop])
+                    loss, gradient = _cross_entropy(logits, labels[start:stop])
                     mlm += loss
-                    gradient += mlm_gradient.mul_(mlm_weight)
+                    gradient.mul_(mlm_weight)
+                if teacher is not None:
+                    loss, kl_gradient = _kl_(logits, teacher.logits(start, stop), temperature)
+                    kl += loss
+                    kl_gradient.mul_(kl_weight)
+                    gradient = kl_gradient if gradient is None else gradient.add_(kl_gradient)
+                if gradient is None:
+                    states_gradient[start:stop] = 0.0
+                    continue
                 bias_gradient += gradient.sum(0)
                 gradient = gradient.to(dtype)
                 states_gradient[start:stop] = gradient @ student.weight
@@ -112,17 +115,20 @@ def chunks(masked: int, tokens: int, size: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _kl(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Sum of T ** 2 KL(teacher || student) over tokens, and its gradient by the student's logits, T (p - q)."""
-    log_p = functional.log_softmax(student / temperature, dim=-1)
-    log_q = functional.log_softmax(teacher / temperature, dim=-1)
-    q = log_q.exp()
-    loss = (q * log_q.sub_(log_p)).sum() * temperature**2
+def _kl_(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Sum T ** 2 KL(teacher || student) over tokens, and return its gradient by the student's logits, T (p - q).
+
+    Overwrites both logits: most of the time here goes into touching new memory.
+    """
+    log_p = functional.log_softmax(student.div_(temperature), dim=-1)
+    log_q = functional.log_softmax(teacher.div_(temperature), dim=-1)
+    q = torch.exp(log_q, out=teacher)
+    loss = torch.dot(q.view(-1), log_q.sub_(log_p).view(-1)) * temperature**2
     return loss, log_p.exp_().sub_(q).mul_(temperature)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of cross-entropies over tokens, and its gradient by the logits, p - onehot."""
+    """Sum cross-entropies over tokens, and return the gradient by the logits, p - onehot."""
     log_p = functional.log_softmax(logits, dim=-1)
     index = labels[:, None]
     loss = -log_p.gather(1, index).sum()
@@ -154,5 +160,5 @@ def held_out_sums(
             if teacher_logits is not None:
                 sums[3] += (teacher_logits.argmax(-1) == labels[start:stop]).sum()
         if teacher_logits is not None:
-            sums[1] += _kl(logits, teacher_logits, temperature)[0]
+            sums[1] += _kl_(logits, teacher_logits, temperature)[0]
     return sums

@@ -90,6 +90,10 @@ def fine_tune(
 
     Raises UserError if the loss stops being a number.
     """
+    if recipe.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = recipe.dropout
     if recipe.freeze_word_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
     with tempfile.TemporaryDirectory() as folder, tqdm(desc=name, unit="batch", disable=None) as bar:

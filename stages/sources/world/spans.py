@@ -10,11 +10,11 @@ from .sampling import Draft
 
 
 def reading(rng: Random, label: int) -> Draft:
-    """Make a SQuAD row: a context that states the fact asked for among others (the label is not used)."""
+    """Make a SQuAD row: a context that states the fact asked for, mostly among others (the label is not used)."""
     fact = draw_fact(rng)
     slot = rng.choice(list(fact.frame.questions))
     statement, question = fact.say(rng), fact.fill(rng.choice(fact.frame.questions[slot]))
-    others = rng.choices(_distractors(rng, fact), weights=(1, 2)) if rng.random() < 0.8 else _distractors(rng, fact)
+    others = rng.sample(_distractors(rng, fact), rng.choice((0, 1, 1, 2)))
     context = " ".join(rng.sample([statement, *others], 1 + len(others)))
     answers = _references(context, statement, fact.words[slot].name)
     row = {"title": fact.frame.name.capitalize(), "context": context, "question": question, "answers": answers}
