@@ -42,6 +42,7 @@ $(VENV)/.lint: $(VENV)/.base
 setup: $(VENV)/.base  ## install what the pipeline needs into .venv
 
 repro: $(VENV)/.base  ## run the pipeline (TARGETS="…" for a part) and print BERT beside DistilBERT
+	@python -m stages.preflight
 	dvc repro $(TARGETS)
 	@$(if $(TARGETS),,python -m stages.report --show)
 

@@ -56,7 +56,9 @@ class Project:
         self.folder = folder
 
     def run(self, *command: str, check: bool = True) -> str:
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "CI": "true"}
+        who = {f"GIT_{role}_{what}": f"t@{what}.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = {**os.environ, **who, "PATH": path, "CI": "true"}
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -106,7 +108,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     (folder / "dvc.lock").unlink(missing_ok=True)
     made.run("git", "init", "-q")
     made.run("git", "add", "-A")
-    made.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "a clone")
+    made.run("git", "commit", "-qm", "a clone")
     yield made
     subprocess.run(["pkill", "-f", f"stages.warm .*{folder.name}"], check=False)
 

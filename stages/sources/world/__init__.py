@@ -3,14 +3,14 @@
 from functools import partial
 from typing import Any
 
-from .acceptability import judgement
-from .entailment import answerability, inference, paraphrase, recognition, similarity
-from .opinions import opinion, review
-from .questions import duplicate
-from .sampling import Maker, draw_rows
-from .schemas import coreference
-from .spans import reading
-from .text import paragraph
+from stages.sources.world.acceptability import judgement
+from stages.sources.world.entailment import answerability, inference, paraphrase, recognition, similarity
+from stages.sources.world.opinions import opinion, review
+from stages.sources.world.questions import duplicate
+from stages.sources.world.sampling import Maker, draw_rows
+from stages.sources.world.schemas import coreference
+from stages.sources.world.spans import reading
+from stages.sources.world.text import paragraph
 
 __all__ = ["generate"]
 

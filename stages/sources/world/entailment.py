@@ -2,8 +2,8 @@
 
 from random import Random
 
-from .facts import Fact, draw_fact, draw_swappable, is_held_out, related
-from .sampling import Draft
+from stages.sources.world.facts import Fact, draw_fact, draw_swappable, is_held_out, related
+from stages.sources.world.sampling import Draft
 
 ENTAILMENT, NEUTRAL, CONTRADICTION = range(3)
 

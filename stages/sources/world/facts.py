@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from .lexicon import LEXICONS, Word, load_table, sentence
+from stages.sources.world.lexicon import LEXICONS, Word, load_table, sentence
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from random import Random
 
-from .facts import is_held_out
-from .lexicon import LEXICONS, load_table, sentence
-from .sampling import Draft
+from stages.sources.world.facts import is_held_out
+from stages.sources.world.lexicon import LEXICONS, load_table, sentence
+from stages.sources.world.sampling import Draft
 
 _TABLE = load_table("opinions")
 _POLARITY = ("negative", "positive")
@@ -36,7 +36,8 @@ def review(rng: Random, label: int) -> Draft:
     opening = sentence(rng.choice(_TABLE["reviews"]["openings"]), words)
     against, _ = _remark(rng, 1 - label, "plain", work)
     aside, _ = _remark(rng, rng.randrange(2), "contrast", work)
-    verdict, held_out = _remark(rng, label, rng.choice(("negated", "contrast", "emphatic", "twisted")), work)
-    middle = rng.sample([against, aside], rng.choice((1, 2)))
-    closing = [rng.choice(_TABLE["verdicts"][_POLARITY[label]])] if rng.random() < 0.5 else []
+    styles = ("plain", "plain", "contrast", "emphatic", "negated", "twisted")
+    verdict, held_out = _remark(rng, label, rng.choice(styles), work)
+    middle = rng.sample([against, aside], rng.choice((0, 1, 1)))
+    closing = [rng.choice(_TABLE["verdicts"][_POLARITY[label]])] if rng.random() < 0.75 else []
     return Draft({"text": " ".join([opening, *middle, verdict, *closing]), "label": label}, held_out)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from random import Random
 
-from .facts import is_held_out
-from .lexicon import LEXICONS, load_table, sentence
-from .sampling import Draft
+from stages.sources.world.facts import is_held_out
+from stages.sources.world.lexicon import LEXICONS, load_table, sentence
+from stages.sources.world.sampling import Draft
 
 _SUBJECTS = load_table("questions")
 _RELATIONS = _SUBJECTS.pop("relations")

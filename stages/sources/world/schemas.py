@@ -2,9 +2,9 @@
 
 from random import Random
 
-from .facts import is_held_out
-from .lexicon import LEXICONS, load_table, sentence
-from .sampling import Draft
+from stages.sources.world.facts import is_held_out
+from stages.sources.world.lexicon import LEXICONS, load_table, sentence
+from stages.sources.world.sampling import Draft
 
 _TABLE = load_table("schemas")
 

@@ -5,8 +5,8 @@ import re
 from random import Random
 from typing import Any
 
-from .facts import Fact, draw_fact, related
-from .sampling import Draft
+from stages.sources.world.facts import Fact, draw_fact, related
+from stages.sources.world.sampling import Draft
 
 
 def reading(rng: Random, label: int) -> Draft:
@@ -14,7 +14,7 @@ def reading(rng: Random, label: int) -> Draft:
     fact = draw_fact(rng)
     slot = rng.choice(list(fact.frame.questions))
     statement, question = fact.say(rng), fact.fill(rng.choice(fact.frame.questions[slot]))
-    others = rng.sample(_distractors(rng, fact), rng.choice((0, 1, 1, 2)))
+    others = rng.sample(_distractors(rng, fact), rng.choice((0, 0, 1, 1, 2)))
     context = " ".join(rng.sample([statement, *others], 1 + len(others)))
     answers = _references(context, statement, fact.words[slot].name)
     row = {"title": fact.frame.name.capitalize(), "context": context, "question": question, "answers": answers}

@@ -2,11 +2,11 @@
 
 from random import Random
 
-from .acceptability import judgement
-from .facts import Fact, draw_fact, is_held_out, related
-from .opinions import review
-from .questions import duplicate
-from .sampling import Draft
+from stages.sources.world.acceptability import judgement
+from stages.sources.world.facts import Fact, draw_fact, is_held_out, related
+from stages.sources.world.opinions import review
+from stages.sources.world.questions import duplicate
+from stages.sources.world.sampling import Draft
 
 
 def paragraph(rng: Random, label: int) -> Draft:
