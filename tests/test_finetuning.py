@@ -227,6 +227,7 @@ def recipe(**changes):
         "weight_decay": 0.01,
         "max_grad_norm": 1.0,
         "max_length": 32,
+        "dropout": None,
         "freeze_word_embeddings": False,
     }
     return Recipe(**values | changes)
@@ -263,6 +264,14 @@ def test_frozen_word_embeddings_stay_and_all_else_learns(bert, frozen):
     trainer.fine_tune(model, words, features, recipe(freeze_word_embeddings=frozen), 1, False, "CoLA")
     unchanged = {name for name, weight in model.state_dict().items() if torch.equal(weight, before[name])}
     assert unchanged == ({"bert.embeddings.word_embeddings.weight"} if frozen else set())
+
+
+@pytest.mark.parametrize(("dropout", "expected"), [(None, {0.1}), (0.0, {0.0}), (0.3, {0.3})])
+def test_dropout_is_the_recipe_s_or_the_checkpoint_s(bert, dropout, expected):
+    model, words = bert
+    features = encode(rows_of(TASKS["CoLA"], random.Random(0)), TASKS["CoLA"], words, model, 32)
+    trainer.fine_tune(model, words, features, recipe(dropout=dropout), 1, False, "CoLA")
+    assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == expected
 
 
 def test_training_learns_an_easy_task(bert):
