@@ -33,7 +33,7 @@ def render(names: list[str]) -> str:
     )
     merged = yaml.load(text)
     for name in overlays:
-        _overlay(merged, YAML().load(_read(name)) or {})
+        overlay(merged, YAML().load(_read(name)) or {})
     merged["profile"] = "+".join(overlays)
     stream = io.StringIO()
     yaml.dump(merged, stream)
@@ -49,11 +49,11 @@ def _read(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _overlay(target: Any, changes: Any) -> None:
+def overlay(target: Any, changes: Any) -> None:
     """Replace values in place; mappings are merged, except that `{}` empties one (an evaluation grid, for example)."""
     for key, value in changes.items():
         if isinstance(value, dict) and value and isinstance(target.get(key), dict):
-            _overlay(target[key], value)
+            overlay(target[key], value)
         else:
             target[key] = value
 

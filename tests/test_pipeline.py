@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from stages.profile import overlay
+
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ("CoLA", "STS-B")
 OVERLAY: dict[str, Any] = {
@@ -39,14 +41,6 @@ OVERLAY: dict[str, Any] = {
     "finetune": {"epochs": 1.0, "batch_size": 16},
     "squad": {"tasks": {"SQuAD": {"max_length": 96, "doc_stride": 16}}},
 }
-
-
-def overlay(target: Any, changes: dict[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(target.get(key), dict) and key != "config":
-            overlay(target[key], value)
-        else:
-            target[key] = value
 
 
 class Project:
