@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from tiny_distillation import ROOT, make_project, write_params
 from transformers import AutoTokenizer, DistilBertForMaskedLM
@@ -72,12 +73,28 @@ def test_the_outputs_are_complete_and_load(runs: Path) -> None:
     assert {"mlm_loss", "distill_loss", "cosine_loss", "loss", "accuracy", "teacher_accuracy"} <= set(metrics)
     assert metrics["teacher_layers"] == "0,2"
     assert metrics["parameters"] == student.num_parameters()
-    weighted = 2 * metrics["mlm_loss"] + 5 * metrics["distill_loss"] + metrics["cosine_loss"]
+    weights = YAML(typ="safe", pure=True).load(folder / "params.yaml")["distill"]
+    weighted = sum(weights[f"alpha_{name}"] * metrics[f"{name}_loss"] for name in ("distill", "mlm", "cosine"))
     assert metrics["loss"] == pytest.approx(weighted)
     curve = (folder / "plots/distill/plots/metrics/held_out/loss.tsv").read_text().split("\n")
     steps = [int(line.split("\t")[0]) for line in curve[1:] if line]
     assert (steps[0], len(steps), steps[-1]) == (0, 3, metrics["updates"])
     assert set(json.loads((folder / "data/eval/seconds/distill.json").read_text())) == {"seconds", "tokens_per_second"}
+
+
+def test_no_epochs_give_the_untrained_student_and_its_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_project(tmp_path, epochs=0)
+    monkeypatch.chdir(tmp_path)
+    distill.main()
+    teacher = load_file(tmp_path / "models/bert/model.safetensors")
+    layers = "distilbert.transformer.layer", "bert.encoder.layer"
+    for ours, theirs in ((0, 0), (1, 2)):
+        copied = weights(tmp_path)[f"{layers[0]}.{ours}.ffn.lin1.weight"]
+        assert torch.equal(copied, teacher[f"{layers[1]}.{theirs}.intermediate.dense.weight"])
+    metrics = json.loads((tmp_path / "metrics/distill.json").read_text())
+    assert (metrics["updates"], metrics["tokens"]) == (0, 0)
+    curve = (tmp_path / "plots/distill/plots/metrics/held_out/loss.tsv").read_text().split()
+    assert float(curve[-1]) == pytest.approx(metrics["loss"])
 
 
 def test_checkpoints_are_gone_after_success(runs: Path) -> None:

@@ -81,7 +81,10 @@ class BlockTrainer(Trainer):
             self.add_callback(callback)
 
     def fit(self) -> None:
-        """Train from the latest complete checkpoint, or from the start."""
+        """Train from the latest complete checkpoint, or from the start; without updates, only evaluate."""
+        if self.schedule.updates == 0:
+            self.evaluate()
+            return
         latest = self.checkpoints.latest()
         self.args.eval_on_start = latest is None and 0 in self.schedule.evaluation_steps()
         if latest is not None:
