@@ -214,6 +214,62 @@ class SquadEval(Section):
     tasks: dict[Literal["SQuAD"], SquadOverrides] = Field(description="{SQuAD: {}}, or {} to leave it out")
 
 
+class Prune(Section):
+    """Stage `prune`."""
+
+    method: Literal["magnitude", "structured", "vocabulary"] = Field(
+        description="magnitude: zeros; structured: fewer heads and FFN columns; vocabulary: fewer tokens"
+    )
+    amount: float = Field(
+        ge=0.0, lt=1.0, description="share of weights, of heads and FFN columns, or of tokens to remove"
+    )
+    heads: bool = Field(
+        description="structured: attention heads too; without, plain `transformers` loads the checkpoint"
+    )
+    importance_blocks: int = Field(ge=1, description="structured: blocks of held-out text that rank what to remove")
+    vocabulary_text: str | None = Field(description="vocabulary: text whose tokens are kept; null for the corpus")
+    recovery_epochs: float = Field(ge=0.0, description="passes over the corpus of distillation after pruning")
+    recovery_learning_rate: Positive
+
+
+class Quantize(Section):
+    """Stage `quantize`."""
+
+    granularity: Literal["tensor", "channel"] = Field(description="one scale a weight matrix, or one an output channel")
+
+
+class OnnxExport(Section):
+    """Stage `onnx-export`."""
+
+    check_blocks: int = Field(ge=1, description="held-out blocks on which ONNX and PyTorch are compared")
+    tasks: dict[
+        Literal["CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "WNLI", "IMDb", "SQuAD"], SquadOverrides
+    ] = Field(description="tasks whose fine-tuned models are exported; may be empty")
+
+
+class QualityEval(Section):
+    """Stage `quality-eval`."""
+
+    blocks: int = Field(ge=1, description="held-out blocks, the same for every variant")
+    batch_size: int = Field(ge=1, description="blocks a batch")
+
+
+class SpeedBench(Section):
+    """Stage `speed-bench`."""
+
+    threads: int = Field(ge=1, le=1024, description="CPU threads of a measured model")
+    rounds: int = Field(ge=1, description="fresh processes a model; the models take turns")
+    lengths: list[Annotated[int, Field(ge=4, le=512)]] = Field(
+        min_length=1, description="tokens, for latency at batch 1"
+    )
+    warmup: int = Field(ge=0, description="inferences before the measured ones")
+    repeats: int = Field(ge=1, description="measured inferences a length and round")
+    throughput_batch: int = Field(ge=1, description="rows a batch of the throughput")
+    throughput_length: int = Field(ge=4, le=512, description="tokens a row of the throughput")
+    stsb_samples: int = Field(ge=1, description="pairs of the pass over STS-B, BERT beside DistilBERT")
+    stsb_warmup: int = Field(ge=0, description="pairs before the clock starts")
+
+
 class Params(Section):
     """The whole of `params.yaml`."""
 
@@ -233,6 +289,11 @@ class Params(Section):
     glue: GlueEval
     imdb: ImdbEval
     squad: SquadEval
+    prune: Prune
+    quantize: Quantize
+    onnx_export: OnnxExport
+    quality_eval: QualityEval
+    speed_bench: SpeedBench
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
