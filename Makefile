@@ -1,13 +1,14 @@
 # Every target works on a fresh machine with Python >= 3.11, git and make, and does its own set-up in .venv.
-# Options: PYTHON=python3.12, TORCH_INDEX=<URL of a package index with the torch build you want>, TARGETS="stage ...".
+# Options: PYTHON=python3.12, TORCH_INDEX=<URL of a package index with the torch build you want>, TARGETS="stage ...", URL=<of a remote>.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-long lint readme profile fetch clean
+.PHONY: help setup repro test test-long lint readme profile fetch remote push pull clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 TARGETS ?=
 NAME ?=
+URL ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -66,5 +67,18 @@ profile: $(VENV)/.base  ## write params.yaml from a profile: NAME=tiny, or sever
 fetch: $(VENV)/.base  ## a checkpoint of the hub into models/: NAME=released REPO=owner/name REVISION=<commit>
 	python -m stages.sources.models --name "$(NAME)" --repository "$(REPO)" --revision "$(REVISION)"
 
+remote: $(VENV)/.base  ## where checkpoints are kept: URL=s3://bucket/folder, ssh://host/folder or a folder
+	$(if $(filter s3://% ssh://%,$(URL)),$(PIP) install --quiet -c constraints.txt --editable '.[remotes]')
+	@test -n "$(URL)" || { echo "error: name the remote: make remote URL=s3://bucket/folder" >&2; exit 1; }
+	dvc remote add --force --default storage "$(URL)"
+	@echo "commit .dvc/config to share it; credentials belong into .dvc/config.local (dvc remote modify --local)"
+
+push: $(VENV)/.base  ## send data, models and results of finished stages to the remote
+	dvc push --run-cache
+
+pull: $(VENV)/.base  ## bring them here, so that `dvc repro` has nothing left to run
+	@dvc pull --run-cache || { printf '%s\n' "error: the remote lacks files of this version, or is away (see above). These remotes are known:" >&2; \
+		dvc remote list >&2; echo "\`make push\` where the pipeline was run fills it, \`make remote URL=...\` names another, \`make repro\` makes the files here" >&2; exit 1; }
+
 clean:  ## remove what the pipeline made (not .venv, and not DVC's cache, from which `dvc checkout` brings it back)
-	rm -rf .cache data/corpus data/glue data/imdb data/squad data/eval/{glue,imdb,squad,seconds} models/* plots/distill plots/teacher
+	rm -rf .cache data/corpus data/glue data/imdb data/squad data/eval/{glue,imdb,squad,seconds} models/* plots/{distill,prune,speed-bench,teacher}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stages import warm
-from stages.finetuning.cells import parse
+from stages.finetuning.arguments import parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:

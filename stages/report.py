@@ -6,13 +6,15 @@ from pathlib import Path
 from stages import entry
 from stages.artifacts import atomic_path, read_json, write_json
 from stages.params import load_params
+from stages.reporting import compressed, figures
 from stages.reporting.cells import Results, load_results
 from stages.reporting.comparison import terminal
 from stages.reporting.summary import glue_metrics, own, paper, single_metrics, standing
 from stages.reporting.tables import render
 
 METRICS = Path("metrics")
-TABLES = Path("plots/report/tables.md")
+BENCH = Path("plots/speed-bench")
+OUTPUT = Path("plots/report")
 
 
 def main() -> None:
@@ -29,11 +31,15 @@ def main() -> None:
     if show:
         print(terminal(results, standings))
         return
+    measurements = compressed.load_measurements(METRICS, BENCH, results.models)
     write_metrics(results)
     tables = render(results, standings, read_json(METRICS / "distill.json"))
-    with atomic_path(TABLES) as temporary:
-        temporary.write_text(tables, encoding="utf-8")
-    print(f"{METRICS}/ and {TABLES} written; `python -m stages.report --show` prints the comparison")
+    with atomic_path(OUTPUT) as folder:
+        folder.mkdir()
+        (folder / "tables.md").write_text(f"{tables}\n{compressed.render(measurements)}\n", encoding="utf-8")
+        figures.pareto(measurements, folder)
+        figures.latency(measurements, folder)
+    print(f"{METRICS}/ and {OUTPUT}/ written; `python -m stages.report --show` prints the comparison")
 
 
 def write_metrics(results: Results, root: Path = METRICS) -> None:

@@ -65,6 +65,7 @@ def test_the_outputs_are_complete_and_load(runs: Path) -> None:
     folder = runs / "never"
     student = DistilBertForMaskedLM.from_pretrained(folder / "models/distilbert")
     encoded = AutoTokenizer.from_pretrained(folder / "models/distilbert")("word1 word2", return_tensors="pt")
+    assert set(encoded) == {"input_ids", "attention_mask"}
     assert student(**encoded).logits.shape == (1, 4, 155)
     assert json.loads((folder / "models/distilbert/config.json").read_text())["architectures"] == [
         "DistilBertForMaskedLM"

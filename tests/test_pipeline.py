@@ -1,21 +1,15 @@
 """The whole pipeline, on a cut small enough for a test: from a clone to the tables, and what a change re-runs."""
 
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from clone import Project, copy_tree
 from ruamel.yaml import YAML
 
-from stages.profile import overlay
-
-ROOT = Path(__file__).resolve().parents[1]
 TASKS = ("CoLA", "STS-B")
 OVERLAY: dict[str, Any] = {
     "epochs": 1,
@@ -40,71 +34,39 @@ OVERLAY: dict[str, Any] = {
     "distill": {"teacher_layers": [1], "effective_batch_size": 8, "eval_blocks": 4, "evaluations": 2},
     "finetune": {"epochs": 1.0, "batch_size": 16},
     "squad": {"tasks": {"SQuAD": {"max_length": 96, "doc_stride": 16}}},
+    "prune": {"importance_blocks": 2},
+    "onnx_export": {"check_blocks": 2},
+    "quality_eval": {"blocks": 4, "batch_size": 4},
+    "speed_bench": {
+        "rounds": 1,
+        "lengths": [16],
+        "warmup": 1,
+        "repeats": 2,
+        "throughput_batch": 2,
+        "throughput_length": 16,
+        "stsb_samples": 4,
+        "stsb_warmup": 1,
+    },
 }
-
-
-class Project:
-    """A clone of this working tree with its own cache."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def run(self, *command: str, check: bool = True) -> str:
-        who = {f"GIT_{role}_{what}": f"t@{what}.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = {**os.environ, **who, "PATH": path, "CI": "true"}
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert not check or done.returncode == 0, done.stdout
-        return done.stdout
-
-    def repro(self, *arguments: str) -> list[str]:
-        """Names of the stages that were run."""
-        return re.findall(r"Running stage '([^']+)'", self.run("dvc", "repro", *arguments))
-
-    def would_run(self) -> set[str]:
-        return set(re.findall(r"Running stage '([^']+)'", self.run("dvc", "repro", "--dry")))
-
-    def params(self, **changes: Any) -> None:
-        """Change top-level sections of params.yaml."""
-        path = self.folder / "params.yaml"
-        values = YAML(typ="safe").load(path)
-        overlay(values, changes)
-        YAML().dump(values, path)
-
-    def json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text())
+COMPRESSED = {"prune", "quantize", "onnx-export", "quality-eval", "speed-bench"}
+VARIANTS = ("baseline", "quantized", "pruned", "combined")
+ONNX = ("baseline", "baseline_int8", "pruned", "pruned_int8")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     folder = tmp_path_factory.mktemp("clone")
-    names = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split("\n")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    copy_tree(folder)
     made = Project(folder)
     shutil.copy(folder / "profiles/tiny.yaml", folder / "params.yaml")
     made.params(**OVERLAY)
     values = YAML(typ="safe").load(folder / "params.yaml")
     values["glue"]["tasks"] = {task: {} for task in TASKS}
+    values["onnx_export"]["tasks"] = {"CoLA": {}, "SQuAD": {"max_length": 96, "doc_stride": 16}}
     YAML().dump(values, folder / "params.yaml")
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    made.run("git", "init", "-q")
-    made.run("git", "add", "-A")
-    made.run("git", "commit", "-qm", "a clone")
+    made.commit()
     yield made
-    subprocess.run(["pkill", "-f", f"stages.warm .*{folder.name}"], check=False)
+    made.stop()
 
 
 def cells(*models: str, seeds: tuple[int, ...] = (42,), tasks: tuple[str, ...] = TASKS) -> set[str]:
@@ -115,11 +77,18 @@ def cells(*models: str, seeds: tuple[int, ...] = (42,), tasks: tuple[str, ...] =
 
 def test_a_clone_becomes_tables_and_the_second_run_does_nothing(project: Project) -> None:
     first = project.repro()
-    assert set(first) == {"download", "teacher", "distill", "report"} | cells("bert", "distilbert")
+    assert set(first) == {"download", "teacher", "distill", "report"} | cells("bert", "distilbert") | COMPRESSED
     assert set(project.json("metrics/glue/bert.json")) == set(TASKS)
     assert set(project.json("metrics/squad/distilbert.json")) == {"exact_match", "f1"}
     assert set(project.json("metrics/imdb/distilbert.json")) == {"accuracy"}
     assert {"mlm_loss", "distill_loss", "cosine_loss"} <= set(project.json("metrics/distill.json"))
+    for name in VARIANTS:
+        assert {"size_mb", "latency_ms", "peak_memory_mb"} <= set(project.json(f"metrics/compression/{name}.json"))
+        assert {"mlm_loss", "distill_loss", "cosine_loss"} <= set(project.json(f"metrics/quality/{name}.json"))
+    for name in ONNX:
+        assert (project.folder / f"models/onnx/distilbert_{name}.onnx").is_file()
+        assert project.json(f"metrics/onnx/distilbert_{name}.json")
+    assert set(project.json("metrics/speed/bert.json")) == {"parameters", "inference_seconds", "samples"}
     tables = (project.folder / "plots/report/tables.md").read_text()
     assert "| DistilBERT" in tables
     assert project.repro() == []
@@ -135,6 +104,23 @@ def test_checkpoints_load_with_transformers(project: Project) -> None:
         assert not list(folder.rglob("*.bin"))
 
 
+def test_a_clone_with_the_remote_s_files_has_nothing_to_run(project: Project, tmp_path: Path) -> None:
+    project.run("git", "add", "-A")
+    project.run("git", "commit", "-qm", "results")
+    away = tmp_path / "remote"
+    project.run("dvc", "remote", "add", "--force", "--default", "storage", str(away))
+    other = Project(tmp_path / "other")
+    project.run("git", "clone", "-q", str(project.folder), str(other.folder))
+    other.run("dvc", "remote", "add", "--force", "--default", "storage", str(away))
+    assert "do not exist neither locally nor on remote" in other.run("dvc", "pull", "--run-cache", check=False)
+    project.run("dvc", "push", "--run-cache")
+    other.run("dvc", "pull", "--run-cache")
+    assert other.repro() == []
+    checkpoint = "models/distilbert/model.safetensors"
+    assert (other.folder / checkpoint).read_bytes() == (project.folder / checkpoint).read_bytes()
+    project.run("git", "checkout", "-q", ".dvc/config")
+
+
 def test_a_change_re_runs_what_depends_on_it_and_nothing_before(project: Project) -> None:
     values = (project.folder / "params.yaml").read_text()
     for changes, stages in (
@@ -144,8 +130,10 @@ def test_a_change_re_runs_what_depends_on_it_and_nothing_before(project: Project
             {f"glue-eval@{m}-CoLA-42" for m in ("bert", "distilbert")},
         ),
         ({"seeds": [42, 43]}, cells("bert", "distilbert", seeds=(43,))),
-        ({"finetune": {"learning_rate": 3e-5}}, cells("bert", "distilbert")),
-        ({"seed": 7}, {"teacher", "distill"}),
+        ({"finetune": {"learning_rate": 3e-5}}, cells("bert", "distilbert") | {"onnx-export"}),
+        ({"prune": {"amount": 0.7}}, {"prune"}),
+        ({"speed_bench": {"repeats": 3}}, {"speed-bench"}),
+        ({"seed": 7}, {"teacher", "distill", "prune", "onnx-export", "quality-eval"}),
     ):
         project.params(**changes)
         assert project.would_run() - {"report"} == stages - {"report"}
@@ -156,7 +144,7 @@ def test_a_change_re_runs_what_depends_on_it_and_nothing_before(project: Project
 def test_experiments_run_and_compare(project: Project) -> None:
     before = project.json("metrics/distill.json")
     out = project.run("dvc", "exp", "run", "-S", "epochs=3")
-    assert set(re.findall(r"Running stage '([^']+)'", out)) == {"distill", "report"} | cells("distilbert")
+    assert set(re.findall(r"Running stage '([^']+)'", out)) == {"distill", "report"} | cells("distilbert") | COMPRESSED
     assert project.json("metrics/distill.json") != before
     assert "distill_loss" in project.run("dvc", "metrics", "diff", "--targets", "metrics/distill.json")
     shown = project.run("dvc", "metrics", "show", "metrics/glue/bert.json", "metrics/glue/distilbert.json", "--md")

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from measurements import write_measurements
 from ruamel.yaml import YAML
 
 from stages import report
@@ -106,7 +107,7 @@ def project(tmp_path: Path, values: dict, monkeypatch: pytest.MonkeyPatch) -> Pa
                 write_cell(tmp_path, "glue", model, task, seed)
             write_cell(tmp_path, "imdb", model, "IMDb", seed)
             write_cell(tmp_path, "squad", model, "SQuAD", seed)
-    (tmp_path / "metrics").mkdir()
+    write_measurements(tmp_path)
     (tmp_path / "metrics/distill.json").write_text(json.dumps(DISTILL))
     monkeypatch.chdir(tmp_path)
     return tmp_path

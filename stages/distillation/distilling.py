@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, DistilBertForMaskedLM, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    DistilBertForMaskedLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+)
 
 from stages.artifacts import atomic_path
 from stages.distillation.checkpoints import Checkpoints
@@ -58,43 +64,80 @@ def load_inputs(teacher: Path, corpus: Path, block_length: int) -> Inputs:
     return Inputs(model, tokenizer, train, dev)
 
 
+@dataclass(frozen=True)
+class Training:
+    """A finished training of a student and how long it took."""
+
+    trainer: BlockTrainer
+    seconds: dict[str, float]
+
+    def held_out(self) -> dict[str, float]:
+        """Return the last point of the held-out curve."""
+        return self.trainer.held_out()[-1]
+
+
 def distil(inputs: Inputs, params: Params, checkpoints: Checkpoints, curve: Curve) -> Result:
     """Train a student by `distill`, `epochs`, `batch_size` and `seed`, from the latest of `checkpoints`."""
-    settings, bf16 = params.distill, use_bf16(params.hardware)
+    settings = params.distill
     plain = build_student(inputs.teacher, settings.teacher_layers, settings.student_init, params.seed)
     plain.config._attn_implementation = attention_implementation()
     student = DistilBertStates(plain.config)
     student.load_state_dict(plain.state_dict())
-    schedule = _schedule(params, len(inputs.train), bf16)
-    masking = Masking.of(
+    training = train_student(student, inputs, params, "distill", checkpoints, [curve])
+    return Result(plain_student(student), _metrics(inputs, params, training), training.seconds)
+
+
+def train_student(
+    student: PreTrainedModel,
+    inputs: Inputs,
+    params: Params,
+    label: str,
+    checkpoints: Checkpoints,
+    callbacks: list[TrainerCallback],
+) -> Training:
+    """Train a student in place with the triple loss; `label` is shown and names the section of the learning rate."""
+    settings, bf16 = params.distill, use_bf16(params.hardware)
+    schedule = _schedule(params, len(inputs.train), bf16, label)
+    masking = student_masking(inputs, params)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    objective = triple_loss(inputs, params, torch.bfloat16 if bf16 else torch.float32, device)
+    draws = Draws(inputs.train, masking, schedule.updates * schedule.effective_batch_size)
+    held_out = held_out_batches(inputs.dev, masking, settings.eval_blocks, params.batch_size)
+    bar = ProgressBar(schedule.label, schedule.effective_batch_size * settings.block_length)
+    trainer = BlockTrainer(student, objective, draws, held_out, schedule, checkpoints, [bar, *callbacks])
+    start = time.monotonic()
+    trainer.fit()
+    seconds = time.monotonic() - start
+    return Training(
+        trainer, {"seconds": seconds, "tokens_per_second": trainer.tokens_per_second(settings.block_length)}
+    )
+
+
+def student_masking(inputs: Inputs, params: Params) -> Masking:
+    """Return the masking of the student's training and held-out text."""
+    settings = params.distill
+    return Masking.of(
         inputs.tokenizer, inputs.train.counts, settings.mlm_probability, settings.mlm_smoothing, params.seed
     )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    objective = TripleLoss(
-        FrozenTeacher(inputs.teacher, torch.bfloat16 if bf16 else torch.float32, device),
+
+
+def triple_loss(inputs: Inputs, params: Params, compute_dtype: torch.dtype, device: torch.device) -> TripleLoss:
+    """Return the loss against the teacher, which moves to the device and computes in `compute_dtype` from then on."""
+    settings = params.distill
+    return TripleLoss(
+        FrozenTeacher(inputs.teacher, compute_dtype, device),
         settings.alpha_distill,
         settings.alpha_mlm,
         settings.alpha_cosine,
         settings.temperature,
         settings.kl_tokens,
     )
-    draws = Draws(inputs.train, masking, schedule.updates * schedule.effective_batch_size)
-    held_out = held_out_batches(inputs.dev, masking, settings.eval_blocks, params.batch_size)
-    bar = ProgressBar(schedule.label, schedule.effective_batch_size * settings.block_length)
-    trainer = BlockTrainer(student, objective, draws, held_out, schedule, checkpoints, [bar, curve])
-    start = time.monotonic()
-    trainer.fit()
-    return Result(
-        plain_student(student),
-        _metrics(inputs, params, trainer, held_out),
-        {"seconds": time.monotonic() - start, "tokens_per_second": trainer.tokens_per_second(settings.block_length)},
-    )
 
 
-def _schedule(params: Params, blocks: int, bf16: bool) -> Schedule:
+def _schedule(params: Params, blocks: int, bf16: bool, label: str) -> Schedule:
     settings = params.distill
     return Schedule(
-        label="distill",
+        label=label,
         updates=math.ceil(params.epochs * blocks / settings.effective_batch_size),
         batch_size=params.batch_size,
         effective_batch_size=settings.effective_batch_size,
@@ -111,16 +154,17 @@ def _schedule(params: Params, blocks: int, bf16: bool) -> Schedule:
     )
 
 
-def _metrics(inputs: Inputs, params: Params, trainer: BlockTrainer, held_out: list[dict[str, Any]]) -> dict[str, Any]:
+def _metrics(inputs: Inputs, params: Params, training: Training) -> dict[str, Any]:
     """Return the last point of the held-out curve and the sizes of what it took."""
+    trainer = training.trainer
     return {
-        **trainer.held_out()[-1],
+        **training.held_out(),
         "updates": trainer.schedule.updates,
         "blocks": len(inputs.train),
         "block_length": params.distill.block_length,
         "tokens": trainer.schedule.updates * trainer.schedule.effective_batch_size * params.distill.block_length,
         "dropped_tokens": inputs.train.dropped_tokens,
-        "held_out_blocks": sum(len(batch["input_ids"]) for batch in held_out),
+        "held_out_blocks": sum(len(batch["input_ids"]) for batch in trainer.batches),
         "parameters": trainer.core.num_parameters(),
         "teacher_parameters": inputs.teacher.num_parameters(),
         "teacher_layers": ",".join(map(str, params.distill.teacher_layers)),
@@ -134,11 +178,12 @@ def plain_student(trained: DistilBertStates) -> DistilBertForMaskedLM:
     return student
 
 
-def save_student(student: DistilBertForMaskedLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_student(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write model and tokenizer, which no longer yields the token types that DistilBERT does not take."""
     with atomic_path(folder) as temporary:
         student.save_pretrained(temporary)
-        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+        # What is saved is what the tokenizer was made with, whatever its attribute says.
+        tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
         tokenizer.save_pretrained(temporary)
 
 

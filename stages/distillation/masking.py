@@ -115,6 +115,11 @@ class Draws(torch.utils.data.Dataset[Batch]):
 
 def held_out_batches(blocks: Blocks, masking: Masking, limit: int, batch_size: int) -> list[Batch]:
     """Return at most `limit` blocks, evenly spaced over the held-out text, with masks that never change."""
-    rows = np.linspace(0, len(blocks) - 1, min(limit, len(blocks))).round().astype(np.int64)
+    rows = held_out_rows(len(blocks), limit)
     chunks = [np.arange(start, min(start + batch_size, len(rows))) for start in range(0, len(rows), batch_size)]
     return [masking(blocks.ids[rows[chunk]], chunk, HELD_OUT) for chunk in chunks]
+
+
+def held_out_rows(blocks: int, limit: int) -> NDArray[np.int64]:
+    """Numbers of the blocks that `held_out_batches` takes of that many."""
+    return np.linspace(0, blocks - 1, min(limit, blocks)).round().astype(np.int64)

@@ -3,7 +3,7 @@
 Tokens are indexed first: B blocks of L tokens, K positions that a loss sees, H hidden size.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,8 +26,14 @@ class BertStates(BertForMaskedLM):  # type: ignore[no-untyped-call]
         return Projection(states, decoder.weight, decoder.bias)
 
 
-class DistilBertStates(DistilBertForMaskedLM):  # type: ignore[no-untyped-call]
-    """DistilBERT whose forward yields hidden states (B * L, H) and those that the MLM head projects (K, H)."""
+class StudentStates:
+    """Mixin for a DistilBERT-shaped MLM class, whose forward then yields (B * L, H) hidden states and (K, H) others."""
+
+    distilbert: Any
+    vocab_transform: Any
+    vocab_layer_norm: Any
+    vocab_projector: Any
+    activation: Any
 
     def forward(self, input_ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Encode (B, L) token ids without padding; `positions` (K,) are flat."""
@@ -37,6 +43,10 @@ class DistilBertStates(DistilBertForMaskedLM):  # type: ignore[no-untyped-call]
     def project(self, states: Tensor) -> Projection:
         """Apply the head's projection of states (K, H) to the vocabulary."""
         return Projection(states, self.vocab_projector.weight, self.vocab_projector.bias)
+
+
+class DistilBertStates(StudentStates, DistilBertForMaskedLM):  # type: ignore[no-untyped-call]
+    """DistilBERT whose forward yields hidden states (B * L, H) and those that the MLM head projects (K, H)."""
 
 
 class FrozenTeacher:

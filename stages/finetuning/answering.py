@@ -1,18 +1,20 @@
 """A SQuAD cell from data to results."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from transformers import AutoModelForQuestionAnswering
+from transformers import AutoModelForQuestionAnswering, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from stages import runtime
 from stages.finetuning.cells import Cell, read_origin, read_rows, timings, write_results
+from stages.finetuning.features import Row
 from stages.finetuning.metrics import Squad, squad_scores
 from stages.finetuning.squad import best_answers, make_windows
-from stages.finetuning.trainer import diverged, fine_tune, load, predict
-from stages.params import SquadOverrides
+from stages.finetuning.trainer import Training, diverged, fine_tune, load, predict
+from stages.params import Recipe, SquadOverrides
 
 
 def evaluate(cell: Cell, data: Path) -> None:
@@ -22,13 +24,8 @@ def evaluate(cell: Cell, data: Path) -> None:
     train, dev = read_rows(data, "train"), read_rows(data, "dev")
     origin = read_origin(data)
     runtime.configure(cell.params.hardware)
-    model, tokenizer = load(cell.checkpoint, AutoModelForQuestionAnswering, cell.seed)
-    features = [
-        window.features
-        for window in make_windows(train, tokenizer, model, recipe.max_length, settings.doc_stride, labelled=True)
-    ]
     bf16 = runtime.use_bf16(cell.params.hardware)
-    training = fine_tune(model, tokenizer, features, recipe, cell.seed, bf16, cell.name)
+    model, tokenizer, training = fit(cell.checkpoint, train, recipe, settings.doc_stride, cell.seed, bf16, cell.name)
 
     start = time.perf_counter()
     windows = make_windows(dev, tokenizer, model, recipe.max_length, settings.doc_stride, labelled=False)
@@ -60,3 +57,21 @@ def evaluate(cell: Cell, data: Path) -> None:
         model_parameters=model.num_parameters(),
         data=origin,
     )
+
+
+def fit(
+    checkpoint: Path,
+    rows: Sequence[Row],
+    recipe: Recipe,
+    doc_stride: int,
+    seed: int,
+    bf16: bool,
+    name: str,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Training]:
+    """Fine-tune a checkpoint with a new span head on SQuAD's rows; the arguments are those of `fine_tune`."""
+    model, tokenizer = load(checkpoint, AutoModelForQuestionAnswering, seed)
+    features = [
+        window.features for window in make_windows(rows, tokenizer, model, recipe.max_length, doc_stride, labelled=True)
+    ]
+    return model, tokenizer, fine_tune(model, tokenizer, features, recipe, seed, bf16, name, callbacks)

@@ -1,17 +1,15 @@
-"""A cell of the evaluation grids: one model, one task, one seed; its arguments, parameters, data and results."""
+"""A cell of the evaluation grids: one model, one task, one seed; its parameters, data and results."""
 
-import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.artifacts import atomic_path, read_json, write_json
 from stages.errors import UserError
-from stages.params import Overrides, Params, Recipe, load_params
+from stages.params import Overrides, Params, Recipe
 
 Suite = Literal["glue", "imdb", "squad"]
 EVALUATIONS = Path("data/eval")
@@ -47,31 +45,6 @@ class Cell:
     def recipe(self) -> Recipe:
         """The global recipe with the task's settings in place of the global ones."""
         return self.overrides.applied_to(self.params.finetune)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}; usage: {self.prog} --model NAME --task NAME --seed N")
-
-
-def parse(suite: Suite, argv: Sequence[str] | None = None) -> Cell:
-    """Read command line and parameters; UserError names what is allowed for a model, task or seed that is not."""
-    params = load_params()
-    parser = _Parser(prog=f"stages.{suite}_eval", allow_abbrev=False)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--seed", required=True, type=int)
-    given = parser.parse_args(argv)
-    _require(given.model, "model", params.models, "models")
-    _require(given.task, "task", getattr(params, suite).tasks, f"{suite}.tasks")
-    if not 0 <= given.seed < 2**31:
-        raise UserError(f"--seed {given.seed}: allowed are 0 to {2**31 - 1}")
-    return Cell(suite, given.model, given.task, given.seed, params)
-
-
-def _require(name: str, what: str, known: Any, key: str) -> None:
-    if name not in known:
-        raise UserError(f"--{what} {name}: not in params.yaml's `{key}`, which has {', '.join(known) or 'none'}")
 
 
 def read_rows(data: Path, split: str) -> list[dict[str, Any]]:

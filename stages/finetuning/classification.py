@@ -1,20 +1,27 @@
 """A classification or regression cell from data to results: GLUE and IMDb."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+)
 
 from stages import runtime
 from stages.finetuning.cells import Cell, read_origin, read_rows, timings, write_results
-from stages.finetuning.features import encode
+from stages.finetuning.features import Row, encode
 from stages.finetuning.metrics import majority, score
 from stages.finetuning.tasks import TASKS, Task
-from stages.finetuning.trainer import diverged, fine_tune, load, predict
+from stages.finetuning.trainer import Training, diverged, fine_tune, load, predict
+from stages.params import Recipe
 
 
 def evaluate(cell: Cell, data: Path) -> None:
@@ -23,16 +30,8 @@ def evaluate(cell: Cell, data: Path) -> None:
     train, dev = read_rows(data, "train"), {split: read_rows(data, split) for split in task.dev_splits}
     origin = read_origin(data)
     runtime.configure(cell.params.hardware)
-    model, tokenizer = load(
-        cell.checkpoint,
-        AutoModelForSequenceClassification,
-        cell.seed,
-        num_labels=task.labels,
-        problem_type="regression" if task.regression else "single_label_classification",
-    )
-    features = encode(train, task, tokenizer, model, recipe.max_length)
     bf16 = runtime.use_bf16(cell.params.hardware)
-    training = fine_tune(model, tokenizer, features, recipe, cell.seed, bf16, cell.name)
+    model, tokenizer, training = fit(cell.checkpoint, task, train, recipe, cell.seed, bf16, cell.name)
 
     start = time.perf_counter()
     logits = {
@@ -52,7 +51,7 @@ def evaluate(cell: Cell, data: Path) -> None:
     for split, rows in dev.items():
         labels = [row["label"] for row in rows]
         scores |= score(task, split, decide(task, logits[split]).tolist(), labels)
-        baseline |= majority(task, split, [row["label"] for row in train], labels)
+        baseline |= majority(task, split, labels)
     write_results(
         cell,
         _table(task, dev, logits),
@@ -64,6 +63,28 @@ def evaluate(cell: Cell, data: Path) -> None:
         model_parameters=model.num_parameters(),
         data=origin,
     )
+
+
+def fit(
+    checkpoint: Path,
+    task: Task,
+    rows: Sequence[Row],
+    recipe: Recipe,
+    seed: int,
+    bf16: bool,
+    name: str,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Training]:
+    """Fine-tune a checkpoint with a new head on a task's rows; the arguments are those of `fine_tune`."""
+    model, tokenizer = load(
+        checkpoint,
+        AutoModelForSequenceClassification,
+        seed,
+        num_labels=task.labels,
+        problem_type="regression" if task.regression else "single_label_classification",
+    )
+    features = encode(rows, task, tokenizer, model, recipe.max_length)
+    return model, tokenizer, fine_tune(model, tokenizer, features, recipe, seed, bf16, name, callbacks)
 
 
 def decide(task: Task, logits: NDArray[np.float32]) -> NDArray[Any]:

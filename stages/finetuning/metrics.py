@@ -109,9 +109,12 @@ def score(task: Task, split: str, predictions: Sequence[float], references: Sequ
     return {name + suffix: value for name, value in results.items()}
 
 
-def majority(task: Task, split: str, train_labels: Sequence[float], references: Sequence[float]) -> dict[str, float]:
-    """Scores of always predicting the most frequent training label (the smallest of several); 0 for correlations."""
-    counts = Counter(train_labels)
+def majority(task: Task, split: str, references: Sequence[float]) -> dict[str, float]:
+    """Scores of always predicting the split's most frequent label (the smallest of several); 0 for correlations.
+
+    Not the training rows' most frequent one, which says nothing where these were drawn with balanced classes.
+    """
+    counts = Counter(references)
     label = min(counts, key=lambda value: (-counts[value], value))
     return score(task, split, [label] * len(references), references)
 

@@ -1,0 +1,74 @@
+"""The reference on this machine: the fixed input, its logits, and how far a device's logits are from them.
+
+Equal files need not give equal logits: INT8 and float kernels differ by processor. So nearness is measured, never
+equality.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.android.results import Agreement
+from stages.artifacts import file_sha256
+from stages.deployment.session import open_session
+from stages.errors import UserError
+
+INPUTS = ("input_ids", "attention_mask")
+OUTPUT = "logits"
+STRIDE = 7919  # a prime, so that consecutive positions hold unlike tokens
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model file, its input and the logits (batch, length, vocabulary) that this machine computes for it."""
+
+    name: str
+    path: Path
+    sha256: str
+    input: bytes  # int64: input_ids, then attention_mask
+    logits: "np.ndarray[Any, np.dtype[np.float32]]"
+
+
+def reference(path: Path, batch: int, length: int) -> Reference:
+    """Run a model once on this machine.
+
+    Raises UserError if the file is missing, damaged or takes other inputs than token ids and attention mask.
+    """
+    session = open_session(path, threads=1)
+    inputs = {value.name for value in session.get_inputs()}
+    outputs = {value.name: value.shape for value in session.get_outputs()}
+    if inputs != set(INPUTS) or OUTPUT not in outputs:
+        raise UserError(
+            f"{path}: takes {', '.join(sorted(inputs))} and gives {', '.join(outputs)}; a masked language model takes "
+            f"{' and '.join(INPUTS)} and gives {OUTPUT}"
+        )
+    ids = token_ids(batch, length, int(outputs[OUTPUT][-1]))
+    mask = np.ones_like(ids)
+    (logits,) = session.run([OUTPUT], dict(zip(INPUTS, (ids, mask), strict=True)))
+    data = b"".join(part.astype("<i8").tobytes() for part in (ids, mask))
+    return Reference(path.stem, path, file_sha256(path), data, logits)
+
+
+def token_ids(batch: int, length: int, vocabulary: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Token ids (batch, length) spread over the vocabulary, the same at every call."""
+    return (np.arange(batch * length, dtype=np.int64) * STRIDE % vocabulary).reshape(batch, length)
+
+
+def compare(device: bytes, shape: list[int], expected: Reference) -> Agreement:
+    """Compare a device's logits, raw float32, with the reference; UserError for another shape or infinite numbers."""
+    found = np.frombuffer(device, dtype="<f4")
+    if tuple(shape) != expected.logits.shape or found.size != expected.logits.size:
+        raise UserError(f"{expected.name}: the device's logits have shape {shape}, not {list(expected.logits.shape)}")
+    if not np.isfinite(found).all():
+        raise UserError(
+            f"{expected.name}: the device's logits are not all finite numbers; its runtime computes wrongly"
+        )
+    values, wanted = found.reshape(shape).astype(np.float64), expected.logits.astype(np.float64)
+    difference = values - wanted
+    return Agreement(
+        relative_error=float(np.linalg.norm(difference) / max(float(np.linalg.norm(wanted)), 1e-30)),
+        max_abs_error=float(np.abs(difference).max()),
+        top1_agreement=float((values.argmax(-1) == wanted.argmax(-1)).mean()),
+    )

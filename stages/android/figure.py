@@ -1,0 +1,57 @@
+"""The figure of the measured latencies; equal records give equal files."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from stages.android.collection import Collection, Configuration, Entry, figures_of
+
+mpl.use("agg")
+STYLE = {
+    "svg.hashsalt": "distilbert",  # equal figures give equal files
+    "svg.fonttype": "path",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+GROUP = 0.8  # width of a model's bars, of 1
+
+
+def draw(collection: Collection, names: list[str], path: Path) -> None:
+    """Draw median latency by model, a bar a configuration, or that nothing is measured; `path` without its suffix."""
+    with mpl.rc_context(STYLE):
+        if collection.configurations:
+            figure, axes = plt.subplots(figsize=(8.0, 5.0), layout="constrained")
+            _bars(axes, collection.configurations, names)
+        else:
+            figure = plt.figure(figsize=(8.0, 1.5))
+            figure.text(0.5, 0.5, "Not measured on an Android device yet: android/README.md", ha="center", va="center")
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        figure.savefig(path.with_suffix(".png"), dpi=120, metadata={"Software": None})
+        plt.close(figure)
+
+
+def _bars(axes: Axes, found: dict[Configuration, dict[str, list[Entry]]], names: list[str]) -> None:
+    width = GROUP / len(found)
+    for number, (configuration, models) in enumerate(found.items()):
+        positions, middle, upper = [], [], []
+        for place, name in enumerate(names):
+            for entry in models.get(name, [])[:1]:  # the newest record
+                figures: dict[str, Any] = figures_of(entry.found, configuration.batch * configuration.length)
+                positions.append(place - GROUP / 2 + (number + 0.5) * width)
+                middle.append(figures["p50_ms"])
+                upper.append(figures["p90_ms"] - figures["p50_ms"])
+        bars = axes.bar(
+            positions, middle, width, yerr=[[0.0] * len(upper), upper], capsize=3, label=configuration.label
+        )
+        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=9)
+    axes.set_xticks(range(len(names)), [name.removeprefix("distilbert_").replace("_", " ") for name in names])
+    axes.set(ylabel="latency, ms (median; bar to the 90th percentile)", ylim=(0, None))
+    axes.figure.legend(loc="outside lower center", fontsize=9)

@@ -1,0 +1,47 @@
+"""Unstructured pruning: the weights of least magnitude become zeros, and stay so while the model learns again."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from stages.compression.loading import prunable_weights
+
+
+@torch.no_grad()
+def prune_magnitude(model: PreTrainedModel, amount: float) -> None:
+    """Set the round(amount * count) weights of least magnitude of all Linear layers together to zero, in place.
+
+    One global threshold (Han et al. 2015) over encoder and MLM transform; the vocabulary projection, tied to the
+    embedding, is left out. Of equal magnitudes the first in the order of the layers go. Weights that are zero already
+    count among those of least magnitude; the model ends sparser than asked only if it already was.
+    """
+    weights = list(prunable_weights(model).values())
+    magnitudes = np.concatenate([weight.abs().flatten().numpy() for weight in weights])
+    wanted = round(amount * len(magnitudes))
+    if wanted == 0:
+        return
+    magnitudes.partition(wanted - 1)  # in place, since at the published size another copy is 170 MB
+    threshold = float(magnitudes[wanted - 1])
+    at_threshold = wanted - int((magnitudes[:wanted] < threshold).sum())
+    for weight in weights:
+        equal = (weight.abs() == threshold).flatten().nonzero().flatten()[:at_threshold]
+        weight[weight.abs() < threshold] = 0.0
+        weight.view(-1)[equal] = 0.0
+        at_threshold -= len(equal)
+
+
+class KeepZeros(TrainerCallback):
+    """Sets the weights that are zero at the start to zero again after each update."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.zeros = [(weight, weight.detach() == 0.0) for weight in prunable_weights(model).values()]
+
+    @torch.no_grad()
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Undo what the optimizer did to them, on whichever device the training has moved the model to."""
+        for weight, zero in self.zeros:
+            weight.masked_fill_(zero.to(weight.device), 0.0)

@@ -1,0 +1,72 @@
+"""Distillation after pruning, with the student's triple loss from the same teacher."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, TrainerCallback
+
+from stages.compression.shrunken import ShrunkenDistilBertForMaskedLM
+from stages.distillation.checkpoints import Checkpoints
+from stages.distillation.display import Curve
+from stages.distillation.distilling import Inputs, settings_key, train_student
+from stages.distillation.models import DistilBertStates, StudentStates
+from stages.params import Params
+from stages.runtime import attention_implementation
+
+
+class ShrunkenStates(StudentStates, ShrunkenDistilBertForMaskedLM):  # type: ignore[no-untyped-call]
+    """A student with fewer heads, whose forward stops before the vocabulary projection."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a recovery reached (equal for equal inputs) and how long it took (not)."""
+
+    metrics: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def with_states(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy of a student, in evaluation mode, whose forward is what the losses take."""
+    config: Any = type(model.config)(**model.config.to_dict())
+    config._attn_implementation = attention_implementation()
+    shrunken = isinstance(model, ShrunkenDistilBertForMaskedLM)
+    copy: PreTrainedModel = ShrunkenStates(config) if shrunken else DistilBertStates(config)
+    copy.load_state_dict(model.state_dict())
+    copy.train(False)
+    return copy
+
+
+def recovery_params(params: Params) -> Params:
+    """Return the parameters of distillation with the length and learning rate of the recovery."""
+    distill = params.distill.model_copy(update={"learning_rate": params.prune.recovery_learning_rate})
+    return params.model_copy(update={"epochs": params.prune.recovery_epochs, "distill": distill})
+
+
+def recovery_checkpoints(inputs: Inputs, params: Params, student: Path, teacher: Path) -> Checkpoints:
+    """Name the checkpoints by all that the result depends on: settings, text, both models and this package."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    settings = (settings_key(recovery_params(params)), params.prune.model_dump())
+    return Checkpoints("prune", *settings, inputs.train.key, inputs.dev.key, student, teacher, *sources)
+
+
+def recover(
+    model: PreTrainedModel,
+    inputs: Inputs,
+    params: Params,
+    checkpoints: Checkpoints,
+    curve: Curve,
+    callbacks: list[Callable[[PreTrainedModel], TrainerCallback]],
+) -> Recovery:
+    """Train in place for `prune.recovery_epochs`, or only evaluate; returns the last held-out losses and the time.
+
+    Each of `callbacks` is made for the model that is trained.
+    """
+    trained = with_states(model)
+    made = [callback(trained) for callback in callbacks]
+    training = train_student(trained, inputs, recovery_params(params), "prune", checkpoints, [curve, *made])
+    model.load_state_dict(trained.state_dict())
+    metrics = {"updates": training.trainer.schedule.updates, **training.held_out()}
+    return Recovery(metrics, training.seconds)

@@ -1,0 +1,1 @@
+"""Models for ONNX Runtime: export, INT8 quantization, verification and sessions."""

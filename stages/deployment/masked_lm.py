@@ -1,0 +1,45 @@
+"""The masked language model as ONNX files, verified on held-out text."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer, PreTrainedModel
+
+from stages.deployment.export import MLM_OUTPUTS
+from stages.deployment.files import write_pair
+from stages.deployment.session import open_session
+from stages.deployment.verification import compare
+from stages.distillation.corpus import load_blocks
+from stages.params import Params
+
+HELD_OUT = Path("data/corpus/dev.parquet")
+
+
+def export_masked_lm(
+    model: PreTrainedModel, checkpoint: Path, name: str, models: Path, params: Params
+) -> dict[str, dict[str, Any]]:
+    """Write `<name>.onnx` and `<name>_int8.onnx` of a checkpoint's model, and return the metrics of both by name.
+
+    Raises UserError if the held-out text is missing, or if ONNX Runtime and PyTorch disagree.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    blocks = load_blocks(HELD_OUT, tokenizer, params.distill.block_length)
+    fp32, int8 = write_pair(model, MLM_OUTPUTS, name, models)
+    ids = np.array(blocks.ids[: params.onnx_export.check_blocks], np.int64)
+    threads = params.hardware.threads
+    rounding, quantization = compare(model, open_session(fp32.path, threads), open_session(int8.path, threads), ids)
+    rounding.require_rounding(name)
+    return {
+        fp32.path.stem: {**fp32.facts, "max_abs_difference": _significant(rounding.largest)},
+        int8.path.stem: {
+            **int8.facts,
+            "relative_error": _significant(quantization.relative_error),
+            "top1_agreement": _significant(quantization.agreement),
+        },
+    }
+
+
+def _significant(value: float) -> float:
+    """Round to four significant digits."""
+    return float(f"{value:.4g}")

@@ -1,0 +1,150 @@
+"""Fine-tuned models for a task: trained as the evaluation cells train, exported, and scored through ONNX Runtime."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from stages import runtime
+from stages.deployment.files import write_pair
+from stages.deployment.intervals import paired_interval
+from stages.deployment.session import open_session
+from stages.deployment.verification import Difference, Logits, run, run_torch
+from stages.deployment.zeros import KeepZeros
+from stages.finetuning import answering, classification
+from stages.finetuning.cells import read_origin, read_rows
+from stages.finetuning.features import Features, encode
+from stages.finetuning.metrics import Squad, score, squad_scores
+from stages.finetuning.squad import best_answers, make_windows
+from stages.finetuning.tasks import TASKS
+from stages.finetuning.trainer import diverged
+from stages.params import Params, SquadOverrides
+
+SQUAD = "SQuAD"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A model's answers to the dev rows, its scores, and the headline score (0-1) of every row.
+
+    `unit` is what the mean of the rows is multiplied by to give the headline score.
+    """
+
+    scores: dict[str, float]
+    answers: list[Any]
+    headline: NDArray[np.float64]
+    unit: float
+
+
+@dataclass(frozen=True)
+class TaskModel:
+    """A fine-tuned model, the dev features it is to be scored on, and what judges its logits."""
+
+    model: PreTrainedModel
+    outputs: tuple[str, ...]
+    features: list[Features]
+    judge: Callable[[list[Logits]], Outcome]
+
+
+def data_folder(task: str) -> Path:
+    """Folder of a task's data set."""
+    return {SQUAD: Path("data/squad"), "IMDb": Path("data/imdb")}.get(task, Path("data/glue", task))
+
+
+def export_task(
+    task: str, settings: SquadOverrides, checkpoint: Path, name: str, models: Path, params: Params
+) -> dict[str, dict[str, Any]]:
+    """Fine-tune a checkpoint, write `<name>.onnx` and `<name>_int8.onnx`, and return the metrics of both by name.
+
+    `settings` is the task's entry in the parameters. Raises UserError if data are missing, training diverges, or ONNX
+    Runtime and PyTorch disagree.
+    """
+    fitted = (_answering if task == SQUAD else _classification)(task, settings, checkpoint, name, params)
+    files = write_pair(fitted.model, fitted.outputs, name, models)
+    logits = [_predict(open_session(file.path, params.hardware.threads), fitted, file.path.stem) for file in files]
+    if not all(np.isfinite(row).all() for rows in logits for row in rows):
+        raise diverged(name, settings.applied_to(params.finetune))
+    _check(fitted, logits[0][: params.onnx_export.check_blocks], name)
+    fp32, int8 = (fitted.judge(rows) for rows in logits)
+    common = {"rows": len(fp32.answers), **read_origin(data_folder(task))}
+    return {
+        files[0].path.stem: {**files[0].facts, "scores": fp32.scores, **common},
+        files[1].path.stem: {**files[1].facts, "scores": int8.scores, **common, **_change(fp32, int8)},
+    }
+
+
+def _classification(task: str, settings: SquadOverrides, checkpoint: Path, name: str, params: Params) -> TaskModel:
+    known, recipe = TASKS[task], settings.applied_to(params.finetune)
+    data = data_folder(task)
+    train, dev = read_rows(data, "train"), {split: read_rows(data, split) for split in known.dev_splits}
+    bf16 = runtime.use_bf16(params.hardware)
+    model, tokenizer, _ = classification.fit(checkpoint, known, train, recipe, params.seed, bf16, name, [KeepZeros()])
+
+    def judge(logits: list[Logits]) -> Outcome:
+        decisions = classification.decide(known, np.concatenate(logits)).tolist()
+        scores: dict[str, float] = {}
+        begin = 0
+        for split, rows in dev.items():
+            scores |= score(known, split, decisions[begin : begin + len(rows)], [row["label"] for row in rows])
+            begin += len(rows)
+        answers, labels = decisions[: len(dev["dev"])], [row["label"] for row in dev["dev"]]
+        return Outcome(scores, answers, np.equal(answers, labels).astype(np.float64), unit=1.0)
+
+    features = [row for rows in dev.values() for row in encode(rows, known, tokenizer, model, recipe.max_length)]
+    return TaskModel(model, ("logits",), features, judge)
+
+
+def _answering(task: str, settings: SquadOverrides, checkpoint: Path, name: str, params: Params) -> TaskModel:
+    recipe, data = settings.applied_to(params.finetune), data_folder(task)
+    train, dev = read_rows(data, "train"), read_rows(data, "dev")
+    bf16 = runtime.use_bf16(params.hardware)
+    model, tokenizer, _ = answering.fit(
+        checkpoint, train, recipe, settings.doc_stride, params.seed, bf16, name, [KeepZeros()]
+    )
+    windows = make_windows(dev, tokenizer, model, recipe.max_length, settings.doc_stride, labelled=False)
+    references = [row["answers"]["text"] for row in dev]
+
+    def judge(logits: list[Logits]) -> Outcome:
+        starts, ends = [rows[0] for rows in logits], [rows[1] for rows in logits]
+        answers = best_answers(dev, windows, starts, ends, settings.max_answer_length, settings.n_best)
+        f1 = [squad_scores(*pair)[1] for pair in zip(answers, references, strict=True)]
+        scores = Squad().compute(predictions=answers, references=references)
+        return Outcome(scores, answers, np.array(f1), unit=100.0)
+
+    return TaskModel(model, ("start_logits", "end_logits"), [window.features for window in windows], judge)
+
+
+def _predict(session: InferenceSession, fitted: TaskModel, name: str) -> list[Logits]:
+    """Compute each row's outputs [outputs, ...], one row at a time as on a phone: a batch would share INT8 scales."""
+    bar = tqdm(fitted.features, desc=name, unit="row", disable=None)
+    ids = (np.array([row["input_ids"]], np.int64) for row in bar)
+    return [np.concatenate(run(session, row, np.ones_like(row), fitted.outputs)) for row in ids]
+
+
+def _check(fitted: TaskModel, logits: Sequence[Logits], name: str) -> None:
+    """Hold the first rows' float32 logits against PyTorch's."""
+    difference = Difference()
+    for row, found in zip(fitted.features, logits, strict=False):
+        difference.add(found, np.concatenate(run_torch(fitted.model, np.array(row["input_ids"]), fitted.outputs)))
+    difference.require_rounding(name)
+
+
+def _change(fp32: Outcome, int8: Outcome) -> dict[str, float]:
+    """Share of equal answers, and by how much the headline score differs, with the interval, in the score's unit.
+
+    The headline is accuracy (also for CoLA, whose Matthews correlation is no mean over rows), or SQuAD's F1.
+    """
+    same = [first == second for first, second in zip(fp32.answers, int8.answers, strict=True)]
+    low, high = paired_interval(fp32.headline, int8.headline)
+    return {
+        "agreement": sum(same) / len(same),
+        "difference": float(int8.unit * (int8.headline - fp32.headline).mean()),
+        "difference_low": int8.unit * low,
+        "difference_high": int8.unit * high,
+    }

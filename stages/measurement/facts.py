@@ -1,0 +1,62 @@
+"""What a variant's files hold: bytes, parameters and zeros."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.measurement.sizes import compressed_megabytes, megabytes
+from stages.measurement.variants import Variant
+
+MATRIX_PRODUCTS = {"MatMul", "Gemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
+
+
+def file_facts(variant: Variant) -> dict[str, float]:
+    """Sizes of the weights in MiB."""
+    return {
+        "size_mb": round(megabytes(variant.weights), 2),
+        "compressed_mb": round(compressed_megabytes(variant.weights), 2),
+    }
+
+
+def checkpoint_facts(folder: Path) -> dict[str, Any]:
+    """Parameters (tied ones once), share of zeros in the Linear weights, and vocabulary of a checkpoint."""
+    from stages.compression.loading import load_masked_lm, parameter_count, sparsity
+
+    model = load_masked_lm(folder)
+    return {
+        "parameters": parameter_count(model),
+        "sparsity": round(sparsity(model), 4),
+        "vocabulary": model.config.vocab_size,
+    }
+
+
+def stored_parameters(folder: Path) -> int:
+    """Count the parameters in a checkpoint's weight file, which holds tied ones once, without loading them."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", framework="numpy") as weights:
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+
+
+def onnx_sparsity(path: Path) -> float:
+    """Share of zeros in the weights of an ONNX file's matrix products."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(path)).graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    # An int8 matrix may reach its product through a Transpose or a DequantizeLinear.
+    passed = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type in ("Transpose", "DequantizeLinear", "Identity") and node.input[0] in weights
+    }
+    names = {passed.get(name, name) for node in graph.node if node.op_type in MATRIX_PRODUCTS for name in node.input}
+    zeros = total = 0
+    for name in sorted(names & set(weights)):
+        array = numpy_helper.to_array(weights[name])
+        if array.ndim == 2:
+            zeros, total = zeros + array.size - int(np.count_nonzero(array)), total + array.size
+    return zeros / total if total else 0.0

@@ -1,0 +1,139 @@
+"""The three distillation losses of any variant on the same held-out batches, in fp32.
+
+Shapes: B blocks of L tokens, N of the tokens that a loss sees, V entries of the vocabulary, H hidden size.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+
+from stages.distillation.losses import cosine_loss
+from stages.distillation.masking import Batch
+
+Outputs = tuple[Tensor, Tensor]  # logits (B, L, V), last hidden states (B, L, H)
+Forward = Callable[[Tensor], Outputs]
+TOKENS_AT_ONCE = 1024  # bounds the logits in memory
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What the KL loss sees and at which temperature (Sanh et al. 2019, section 3)."""
+
+    temperature: float
+    kl_tokens: Literal["all", "masked"]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A variant's vocabulary in terms of the teacher's: `new_ids` (teacher's V,), and `kept` (V,) teacher ids.
+
+    Entry -1 of `new_ids` marks a token that the variant does not have; it is read as `unknown`.
+    """
+
+    new_ids: Tensor
+    kept: Tensor
+    unknown: int
+
+    @classmethod
+    def between(cls, teacher: PreTrainedTokenizerBase, variant: PreTrainedTokenizerBase) -> "Vocabulary":
+        """Match the tokens of two tokenizers by their text."""
+        theirs, ours = teacher.get_vocab(), variant.get_vocab()
+        new_ids = torch.full((max(theirs.values()) + 1,), -1)
+        kept = torch.zeros(max(ours.values()) + 1, dtype=torch.long)
+        for token, old in theirs.items():
+            if token in ours:
+                new_ids[old], kept[ours[token]] = ours[token], old
+        assert variant.unk_token_id is not None
+        return cls(new_ids, kept, variant.unk_token_id)
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Translate the teacher's token ids into the variant's."""
+        found = self.new_ids[ids]
+        return torch.where(found < 0, self.unknown, found)
+
+
+def torch_forward(model: Any) -> Forward:
+    """Run a `transformers` masked language model."""
+
+    def forward(ids: Tensor) -> Outputs:
+        output = model(input_ids=ids, output_hidden_states=True)
+        return output.logits.float(), output.hidden_states[-1].float()
+
+    return forward
+
+
+def onnx_forward(session: Any) -> Forward:
+    """Run an exported masked language model in ONNX Runtime."""
+
+    def forward(ids: Tensor) -> Outputs:
+        feed = {"input_ids": ids.numpy(), "attention_mask": torch.ones_like(ids).numpy()}
+        logits, hidden = session.run(["logits", "last_hidden_state"], feed)
+        return torch.from_numpy(logits), torch.from_numpy(hidden)
+
+    return forward
+
+
+@torch.inference_mode()
+def losses(
+    student: Forward, teacher: Forward, batches: list[Batch], vocabulary: Vocabulary, criterion: Criterion
+) -> dict[str, float]:
+    """Average MLM, distillation and cosine loss and accuracy over the tokens that each sees.
+
+    With a smaller vocabulary than the teacher's, MLM and KL see only tokens whose original is in it, the teacher's
+    distribution is that over the shared tokens, and `covered` is the share of masked tokens that were seen.
+    """
+    sums, labels = torch.zeros(4, dtype=torch.float64), 0
+    counts = torch.zeros(4, dtype=torch.float64)
+    for batch in batches:
+        for part in _parts(batch):
+            found, seen = _sums(student, teacher, part, vocabulary, criterion)
+            sums, counts, labels = sums + found, counts + seen, labels + int((part.labels >= 0).sum())
+    mlm, kl, cosine, right = (sums / counts.clamp(min=1)).tolist()
+    values = {"mlm_loss": mlm, "distill_loss": kl, "cosine_loss": cosine, "accuracy": right}
+    return values if counts[0] == labels else {**values, "covered": counts[0].item() / labels}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Masked token ids (B, L) and, at the masked positions, the originals (B, L); -1 elsewhere."""
+
+    ids: Tensor
+    labels: Tensor
+
+
+def _parts(batch: Batch) -> Iterator[_Part]:
+    ids = batch["input_ids"]
+    labels = torch.full_like(ids, -1)
+    labels.view(-1)[batch["order"][: len(batch["labels"])]] = batch["labels"]
+    rows = max(1, TOKENS_AT_ONCE // ids.shape[1])
+    for start in range(0, len(ids), rows):
+        yield _Part(ids[start : start + rows], labels[start : start + rows])
+
+
+def _sums(
+    student: Forward, teacher: Forward, part: _Part, vocabulary: Vocabulary, criterion: Criterion
+) -> tuple[Tensor, Tensor]:
+    """Sum (4,) MLM loss, KL loss, cosine loss and right predictions; and count what each saw (4,)."""
+    logits, hidden = student(vocabulary.read(part.ids))
+    teacher_logits, teacher_hidden = teacher(part.ids)
+    masked = part.labels >= 0
+    known = masked & (vocabulary.new_ids[part.labels.clamp(min=0)] >= 0)
+    targets = vocabulary.new_ids[part.labels[known]]
+    kl_seen = known if criterion.kl_tokens == "masked" else ~masked | known
+    mlm = functional.cross_entropy(logits[known], targets, reduction="sum")
+    kl = _divergence(logits[kl_seen], teacher_logits[kl_seen][:, vocabulary.kept], criterion.temperature)
+    cosine = cosine_loss(hidden.flatten(0, 1), teacher_hidden.flatten(0, 1))
+    right = (logits[known].argmax(-1) == targets).sum()
+    counts = torch.tensor([len(targets), int(kl_seen.sum()), part.ids.numel(), len(targets)], dtype=torch.float64)
+    return torch.stack([value.double() for value in (mlm, kl, cosine, right)]), counts
+
+
+def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Sum T ** 2 KL(teacher || student) of logits (N, V)."""
+    log_q, log_p = (functional.log_softmax(logits / temperature, -1) for logits in (student, teacher))
+    return functional.kl_div(log_q, log_p, reduction="sum", log_target=True) * temperature**2

@@ -1,0 +1,53 @@
+"""The variants of the student that are measured: names, files and how they are run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stages.errors import UserError
+
+Runtime = Literal["torch", "onnx"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of the compression table: a checkpoint folder for PyTorch, or an ONNX file with its tokenizer elsewhere."""
+
+    name: str
+    runtime: Runtime
+    path: Path
+    checkpoint: Path
+    stage: str
+
+    @property
+    def weights(self) -> Path:
+        """The file whose size counts."""
+        return self.path / "model.safetensors" if self.runtime == "torch" else self.path
+
+    def require(self) -> "Variant":
+        """Raise UserError if the weights or the checkpoint's configuration are missing; else return itself."""
+        for path, stage in ((self.weights, self.stage), (self.checkpoint / "config.json", "distill prune quantize")):
+            if not path.is_file():
+                raise UserError(f"{path}: not found; `dvc repro {stage}` makes it")
+        return self
+
+
+def _torch(name: str, folder: str, stage: str) -> Variant:
+    return Variant(name, "torch", Path("models", folder), Path("models", folder), stage)
+
+
+def _onnx(name: str, checkpoint: str) -> Variant:
+    file = Path("models/onnx", f"distilbert_{name}.onnx")
+    return Variant(f"onnx_{name}", "onnx", file, Path("models", checkpoint), "onnx-export")
+
+
+VARIANTS = (
+    _torch("baseline", "distilbert", "distill"),
+    _torch("quantized", "quantized", "quantize"),
+    _torch("pruned", "pruned", "prune"),
+    _torch("combined", "combined", "quantize"),
+    _onnx("baseline", "distilbert"),
+    _onnx("baseline_int8", "distilbert"),
+    _onnx("pruned", "pruned"),
+    _onnx("pruned_int8", "pruned"),
+)

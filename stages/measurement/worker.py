@@ -1,0 +1,127 @@
+"""The process that loads one model and measures it: a specification comes on standard input, figures leave as JSON."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stages.entry import prepare_environment, run
+from stages.measurement.memory import PeakMemory
+from stages.measurement.timing import repeated, timed
+
+Inference = Callable[[int, int], object]  # (rows, tokens a row) -> output
+COLD_LENGTH = 64  # tokens of the first inference
+
+
+def main() -> None:
+    """Read the specification, measure, print."""
+    specification = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(specification["threads"])
+    measurement = {"torch": torch_model, "onnx": onnx_model, "pairs": sentence_pairs}[specification["kind"]]
+    print(json.dumps(measurement(specification)), flush=True)
+
+
+def _end_with_the_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def torch_model(specification: dict[str, Any]) -> dict[str, Any]:
+    """Measure a masked language model in PyTorch."""
+    import torch
+
+    from stages.compression.loading import load_masked_lm
+
+    torch.set_num_threads(specification["threads"])
+
+    def load() -> Inference:
+        model = load_masked_lm(Path(specification["path"]))
+        return lambda rows, tokens: model(torch.from_numpy(token_ids(rows, tokens, model.config.vocab_size)))
+
+    with torch.inference_mode():
+        return measured(load, specification)
+
+
+def onnx_model(specification: dict[str, Any]) -> dict[str, Any]:
+    """Measure a masked language model in ONNX Runtime, with its memory arena or without."""
+    import numpy as np
+
+    from stages.deployment.session import open_session
+
+    def load() -> Inference:
+        session = open_session(Path(specification["path"]), specification["threads"], arena=specification["arena"])
+
+        def infer(rows: int, tokens: int) -> object:
+            ids = token_ids(rows, tokens, specification["vocabulary"])
+            return session.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+
+        return infer
+
+    return measured(load, specification)
+
+
+def measured(load: Callable[[], Inference], specification: dict[str, Any]) -> dict[str, Any]:
+    """Time loading, the first inference, latency by length and throughput, and take the peak memory of it all."""
+    loaded: list[Inference] = []
+    with PeakMemory() as peak:
+        load_seconds = timed(lambda: loaded.append(load()))
+        infer = loaded[0]
+        cold_seconds = timed(lambda: infer(1, min(COLD_LENGTH, max(specification["lengths"]))))
+        latency = {
+            str(length): repeated(
+                lambda length=length: infer(1, length),  # type: ignore[misc]
+                specification["warmup"],
+                specification["repeats"],
+            )
+            for length in specification["lengths"]
+        }
+        rows, tokens = specification["throughput_batch"], specification["throughput_length"]
+        batches = repeated(lambda: infer(rows, tokens), 1, max(1, specification["repeats"] // 4))
+    return {
+        "load_ms": 1000 * load_seconds,
+        "cold_start_ms": 1000 * cold_seconds,
+        "latency_ms": {length: [1000 * seconds for seconds in found] for length, found in latency.items()},
+        "throughput": rows * len(batches) / sum(batches),
+        "peak_memory_mb": peak.growth / 2**20,
+    }
+
+
+def sentence_pairs(specification: dict[str, Any]) -> dict[str, Any]:
+    """Time a pass over sentence pairs, one at a time from text to score, with a classification head."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    import stages.compression  # noqa: F401 (registers the classes of shrunken models)
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    torch.set_num_threads(specification["threads"])
+    tokenizer = AutoTokenizer.from_pretrained(specification["path"])
+    model = AutoModelForSequenceClassification.from_pretrained(specification["path"], num_labels=1).eval()
+
+    def score(pair: list[str]) -> object:
+        return model(**tokenizer(*pair, truncation=True, max_length=128, return_tensors="pt")).logits.item()
+
+    pairs = specification["pairs"]
+    with torch.inference_mode():
+        for pair in pairs[: specification["warmup"]]:
+            score(pair)
+        return {"seconds": timed(lambda: [score(pair) for pair in pairs])}
+
+
+def token_ids(rows: int, tokens: int, vocabulary: int) -> Any:
+    """Token ids (rows, tokens) spread over the vocabulary, the same at every call."""
+    import numpy as np
+
+    return (np.arange(rows * tokens, dtype=np.int64).reshape(rows, tokens) * 7919) % vocabulary
+
+
+if __name__ == "__main__":
+    prepare_environment()
+    run(main)

@@ -1,0 +1,45 @@
+"""Stage `onnx-export`: student, pruned student and task models of both for ONNX Runtime, in fp32 and INT8."""
+
+from pathlib import Path
+from typing import Any
+
+from stages.entry import run
+from stages.params import load_params
+
+CHECKPOINTS = {"baseline": Path("models/distilbert"), "pruned": Path("models/pruned")}
+MODELS = Path("models/onnx")
+METRICS = Path("metrics/onnx")
+
+
+def main() -> None:
+    """Export, verify and score every model, and write all files together or none."""
+    params = load_params()
+
+    from stages.artifacts import atomic_path, write_json
+    from stages.compression.loading import load_masked_lm
+    from stages.deployment.masked_lm import export_masked_lm
+    from stages.deployment.tasks import export_task
+    from stages.runtime import configure
+
+    configure(params.hardware)
+    students = {name: load_masked_lm(checkpoint) for name, checkpoint in CHECKPOINTS.items()}
+    with atomic_path(METRICS) as metrics, atomic_path(MODELS) as models:
+        models.mkdir()
+        metrics.mkdir()
+        found: dict[str, Any] = {}
+        for name, checkpoint in CHECKPOINTS.items():
+            found |= export_masked_lm(students[name], checkpoint, f"distilbert_{name}", models, params)
+        for task, settings in params.onnx_export.tasks.items():
+            for name, checkpoint in CHECKPOINTS.items():
+                found |= export_task(task, settings, checkpoint, f"{file_prefix(task)}_{name}", models, params)
+        for name, figures in found.items():
+            write_json(metrics / f"{name}.json", figures)
+
+
+def file_prefix(task: str) -> str:
+    """Name of a task in file names: `sst2` for SST-2."""
+    return task.lower().replace("-", "")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,49 @@
+"""Stage `prune`: the student with zeros, with fewer heads and columns, or with fewer tokens."""
+
+from pathlib import Path
+
+from stages.entry import run
+from stages.params import load_params
+
+TEACHER = Path("models/bert")
+STUDENT = Path("models/distilbert")
+PRUNED = Path("models/pruned")
+CORPUS = Path("data/corpus")
+
+
+def main() -> None:
+    """Prune, let the model recover where asked, and write it with its sizes, held-out losses and curve."""
+    params = load_params()
+
+    from stages.artifacts import write_json
+    from stages.compression.loading import load_masked_lm, parameter_count, sparsity
+    from stages.compression.pruning import prune
+    from stages.compression.recovery import recover, recovery_checkpoints
+    from stages.distillation.display import Curve
+    from stages.distillation.distilling import load_inputs, save_student
+    from stages.runtime import configure
+
+    configure(params.hardware)
+    student = load_masked_lm(STUDENT)
+    before = parameter_count(student)
+    inputs = load_inputs(TEACHER, CORPUS, params.distill.block_length)
+    pruned = prune(student, inputs, params, CORPUS)
+    checkpoints = recovery_checkpoints(pruned.inputs, params, STUDENT, TEACHER)
+    recovery = recover(pruned.model, pruned.inputs, params, checkpoints, Curve(Path("plots/prune")), pruned.callbacks)
+    save_student(pruned.model, pruned.inputs.tokenizer, PRUNED)
+    metrics = {
+        "method": params.prune.method,
+        "amount": params.prune.amount,
+        "parameters_before": before,
+        "parameters": parameter_count(pruned.model),
+        "sparsity": sparsity(pruned.model),
+        **pruned.kept,
+        **recovery.metrics,
+    }
+    write_json(Path("metrics/prune.json"), metrics)
+    write_json(Path("data/eval/seconds/prune.json"), recovery.seconds)
+    checkpoints.discard()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,30 @@
+"""Stage `quantize`: the student and the pruned student in dynamic INT8."""
+
+from pathlib import Path
+
+from stages.entry import run
+from stages.params import load_params
+
+VARIANTS = {"quantized": Path("models/distilbert"), "combined": Path("models/pruned")}
+HELD_OUT = Path("data/corpus/dev.parquet")
+
+
+def main() -> None:
+    """Write models/quantized and models/combined, and how far each is from the float model that it was made of."""
+    params = load_params()
+
+    from stages.artifacts import write_json
+    from stages.compression.quantization import Comparison, quantize_checkpoint
+    from stages.runtime import configure
+
+    configure(params.hardware)
+    comparison = Comparison(HELD_OUT, params.distill.block_length)
+    metrics = {
+        name: quantize_checkpoint(source, Path("models") / name, params.quantize.granularity, comparison)
+        for name, source in VARIANTS.items()
+    }
+    write_json(Path("metrics/quantize.json"), metrics)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,103 @@
+"""Figures of the report: size against latency with the loss as colour, and latency by length."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from stages.reporting.compressed import TITLES, Measurements
+
+mpl.use("agg")
+STYLE: Any = {
+    "svg.hashsalt": "distilbert",  # equal figures give equal files
+    "svg.fonttype": "path",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+MARKERS = {"torch": "o", "onnx": "s"}
+
+
+def pareto(found: Measurements, folder: Path) -> None:
+    """Draw every variant at its size and latency, coloured by its distillation loss, with the Pareto front."""
+    lengths = list(found.compression["baseline"]["latency_ms"])
+    length = lengths[len(lengths) // 2]
+    points = {
+        name: (row["size_mb"], row["latency_ms"][length]["p50"], found.quality[name]["distill_loss"])
+        for name, row in found.compression.items()
+    }
+    with _figure(folder / "pareto", (8.0, 5.0)) as axes:
+        lowest, highest = (f(loss for *_, loss in points.values()) for f in (min, max))
+        for runtime, marker in MARKERS.items():
+            chosen = [point for name, point in points.items() if name.startswith("onnx") == (runtime == "onnx")]
+            sizes, latencies, losses = zip(*chosen, strict=True)
+            drawn = axes.scatter(
+                sizes, latencies, c=losses, vmin=lowest, vmax=highest, cmap="viridis_r", marker=marker, s=110, zorder=3,
+                edgecolors="black", linewidths=0.6,
+            )  # fmt: skip
+        axes.plot(*zip(*front([point[:2] for point in points.values()]), strict=True), "--", color="0.6", zorder=2)
+        _annotate(axes, {TITLES[name]: point[:2] for name, point in points.items()})
+        axes.figure.colorbar(drawn, label="distillation loss (lower is better)")
+        axes.set(xlabel="size on disk, MiB", ylabel=f"latency at {length} tokens, ms (median)", ylim=(0, None))
+        axes.set_xlim(0, 1.3 * max(point[0] for point in points.values()))
+        axes.set_title("Size, latency and loss; the dashed line joins what nothing else beats in both", fontsize=10)
+
+
+def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points that no other point is at most equal to in both coordinates, by the first one."""
+    best: list[tuple[float, float]] = []
+    for point in sorted(set(points)):
+        if not best or point[1] < best[-1][1]:
+            best.append(point)
+    return best
+
+
+def _annotate(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
+    """Label points; labels of points that (nearly) coincide are joined, so that they stay readable."""
+    width, height = (max(point[i] for point in points.values()) for i in (0, 1))
+    groups: list[tuple[tuple[float, float], list[str]]] = []
+    for label, point in sorted(points.items(), key=lambda item: (item[1][1], item[1][0])):
+        for other, labels in groups:
+            if abs(other[0] - point[0]) < 0.12 * width and abs(other[1] - point[1]) < 0.05 * height:
+                labels.append(label)
+                break
+        else:
+            groups.append((point, [label]))
+    for point, labels in groups:
+        axes.annotate("\n".join(labels), point, xytext=(9, 0), textcoords="offset points", va="center", fontsize=9)
+
+
+def latency(found: Measurements, folder: Path) -> None:
+    """Draw median latency by input length, a line a variant; bars reach to the 90th percentile."""
+    with _figure(folder / "latency", (8.0, 5.0)) as axes:
+        for number, (name, row) in enumerate(found.compression.items()):
+            lengths = [int(length) for length in row["latency_ms"]]
+            middle = [values["p50"] for values in row["latency_ms"].values()]
+            upper = [values["p90"] - values["p50"] for values in row["latency_ms"].values()]
+            axes.errorbar(
+                lengths, middle, yerr=[[0.0] * len(upper), upper], label=TITLES[name], capsize=3,
+                marker=MARKERS["onnx" if name.startswith("onnx") else "torch"],
+                linestyle="--" if "pruned" in name or name == "combined" else "-", color=f"C{number // 2}",
+                fillstyle="none" if name.startswith("onnx") and "pruned" in name else "full",
+            )  # fmt: skip
+        axes.set(xlabel="tokens", ylabel="latency, ms (median; bar to the 90th percentile)", ylim=(0, None))
+        axes.set_xticks(lengths)
+        axes.legend(fontsize=9)
+
+
+@contextmanager
+def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+    """Yield axes, and save the figure as SVG and PNG."""
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=size, layout="constrained")
+        yield axes
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        figure.savefig(path.with_suffix(".png"), dpi=120, metadata={"Software": None})
+        plt.close(figure)

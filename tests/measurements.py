@@ -1,0 +1,60 @@
+"""Made-up results of the stages between distillation and report, for tests of what the report makes of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+TORCH = ("baseline", "quantized", "pruned", "combined")
+ONNX = ("baseline", "baseline_int8", "pruned", "pruned_int8")
+VARIANTS = (*TORCH, *(f"onnx_{name}" for name in ONNX))
+
+
+def compression(number: int) -> dict[str, Any]:
+    """A row that gets smaller and faster with its number."""
+    return {
+        "size_mb": 100.0 - 10 * number,
+        "compressed_mb": 90.0 - 10 * number,
+        "parameters": 1_234_567,
+        "sparsity": 0.1 * number,
+        "load_ms": 50.0 + number,
+        "cold_start_ms": 12.0,
+        "throughput": 10.0 * (number + 1),
+        "peak_memory_mb": 200.0,
+        "throughput_batch": 8,
+        "throughput_length": 64,
+        "latency_ms": {
+            str(length): {"p50": length / (number + 1), "p90": 1.1 * length / (number + 1)} for length in (16, 64, 128)
+        },
+    }
+
+
+def write_measurements(folder: Path) -> None:
+    """Write what `report` reads beside the cells."""
+    for number, name in enumerate(VARIANTS):
+        _write(folder / f"metrics/compression/{name}.json", compression(number))
+        losses = {"mlm_loss": 3.0 + number, "distill_loss": 1.0 + number, "cosine_loss": 0.1, "accuracy": 0.5}
+        _write(folder / f"metrics/quality/{name}.json", losses)
+    for name in ONNX:
+        _write(folder / f"metrics/onnx/distilbert_{name}.json", {"size_mb": 10.0})
+    task = {"size_mb": 8.0, "scores": {"accuracy": 0.9}, "rows": 100, "note": "generated, not the published data"}
+    _write(folder / "metrics/onnx/sst2_baseline.json", task)
+    change = {"agreement": 0.985, "difference": -0.01, "difference_low": -0.03, "difference_high": 0.01}
+    _write(folder / "metrics/onnx/sst2_baseline_int8.json", {**task, "size_mb": 2.0, **change})
+    for name, seconds in (("bert", 8.0), ("distilbert", 4.0)):
+        row = {"parameters": 2_000_000, "inference_seconds": seconds, "samples": 200}
+        _write(folder / f"metrics/speed/{name}.json", row)
+    _write(folder / "metrics/prune.json", {"method": "magnitude", "amount": 0.3})
+    machine = {
+        "processor": "A Processor",
+        "threads": 1,
+        "cores": 2,
+        "instruction_sets": "avx2 avx512_vnni",
+        "torch": "2.13.0",
+        "onnxruntime": "1.32.0",
+    }
+    _write(folder / "plots/speed-bench/machine.json", machine)
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))

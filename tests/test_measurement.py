@@ -1,0 +1,261 @@
+"""Arithmetic of the measurements on a fake clock, memory against known allocations, and processes that fail."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+
+from stages.errors import UserError
+from stages.measurement import processes
+from stages.measurement.compression import row
+from stages.measurement.facts import onnx_sparsity, stored_parameters
+from stages.measurement.machine import describe
+from stages.measurement.memory import PeakMemory
+from stages.measurement.rounds import interleaved, summarise
+from stages.measurement.sizes import compressed_megabytes, megabytes
+from stages.measurement.timing import percentile, repeated, spread, timed
+from stages.params import load_params
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = 2**20
+
+
+class FakeClock:
+    """Nanoseconds that pass only when something says so."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+    def work(self, seconds: float) -> None:
+        self.now += round(seconds * 1e9)
+
+
+def test_a_call_takes_the_time_that_it_takes() -> None:
+    clock = FakeClock()
+    assert timed(lambda: clock.work(1.25), clock) == 1.25
+
+
+def test_warm_up_does_not_count() -> None:
+    clock, durations = FakeClock(), iter([9.0, 8.0, 1.0, 2.0, 3.0])
+    assert repeated(lambda: clock.work(next(durations)), 2, 3, clock) == [1.0, 2.0, 3.0]
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.01, 1.0))
+def test_percentile_is_the_nearest_rank(values: list[float], share: float) -> None:
+    found = percentile(values, share)
+    assert found in values
+    assert sum(value <= found for value in values) >= math.floor(share * len(values))
+    assert found == np.percentile(values, 100 * share, method="inverted_cdf")
+
+
+@pytest.mark.parametrize(("values", "share"), [([], 0.5), ([1.0], 0.0), ([1.0], 1.1)])
+def test_percentiles_of_nothing_are_refused(values: list[float], share: float) -> None:
+    with pytest.raises(ValueError, match="percentile"):
+        percentile(values, share)
+
+
+def test_spread_is_median_and_range() -> None:
+    assert spread([3.0, 1.0, 2.0004], 3) == {"median": 2.0, "low": 1.0, "high": 3.0}
+
+
+def test_models_take_turns_and_none_goes_first_always() -> None:
+    calls: list[str] = []
+
+    def measure(name: str) -> dict[str, int]:
+        calls.append(name)
+        return {"call": len(calls)}
+
+    found = interleaved(["a", "b", "c"], 3, measure, str, "test")
+    assert "".join(calls) == "abcbcacab"
+    assert found["a"] == [{"call": 1}, {"call": 6}, {"call": 8}]
+
+
+def one_round(factor: float) -> dict[str, object]:
+    return {
+        "load_ms": 100 * factor,
+        "cold_start_ms": 10 * factor,
+        "throughput": 50 / factor,
+        "peak_memory_mb": 7.0,
+        "latency_ms": {"16": [factor * value for value in (1.0, 2.0, 3.0, 4.0, 10.0)], "64": [5.0 * factor]},
+    }
+
+
+def test_rounds_reduce_to_medians_of_each_round_s_percentiles() -> None:
+    figures = summarise([one_round(factor) for factor in (1.0, 3.0, 2.0)])
+    assert figures["load_ms"] == {"median": 200.0, "low": 100.0, "high": 300.0}
+    assert figures["latency_ms.16.p50"] == {"median": 6.0, "low": 3.0, "high": 9.0}
+    assert figures["latency_ms.16.p90"]["median"] == 20.0
+    assert figures["throughput"]["median"] == 25.0
+
+
+def test_a_row_of_the_table_has_the_contract_s_keys() -> None:
+    settings = load_params(ROOT / "profiles/tiny.yaml").speed_bench
+    facts = {"size_mb": 1.5, "compressed_mb": 1.0, "parameters": 12, "sparsity": 0.5}
+    found = row(facts, [one_round(1.0)], settings)
+    assert found == {
+        **facts,
+        "load_ms": 100.0,
+        "cold_start_ms": 10.0,
+        "throughput": 50.0,
+        "peak_memory_mb": 7.0,
+        "throughput_batch": settings.throughput_batch,
+        "throughput_length": settings.throughput_length,
+        "latency_ms": {"16": {"p50": 3.0, "p90": 10.0}, "64": {"p50": 5.0, "p90": 5.0}},
+    }
+
+
+def test_peak_memory_counts_what_was_held_even_if_it_is_gone() -> None:
+    with PeakMemory() as peak:
+        held = np.ones(64 * MIB, np.uint8)
+        del held
+    assert 60 * MIB < peak.growth < 80 * MIB
+
+
+def test_peak_memory_does_not_count_what_was_there_before() -> None:
+    before = np.ones(64 * MIB, np.uint8)
+    with PeakMemory() as peak:
+        assert before.sum() == 64 * MIB
+    assert peak.growth < 16 * MIB
+
+
+def test_sampled_memory_finds_a_peak_that_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with PeakMemory() as peak:
+        held = np.ones(64 * MIB, np.uint8)
+        while peak._peak - peak._before < 50 * MIB:
+            time.sleep(0.001)
+        del held
+    assert peak.growth >= 50 * MIB
+
+
+@given(st.binary(max_size=2000))
+def test_compressed_size_is_what_zlib_makes(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "weights")
+        path.write_bytes(content)
+        assert compressed_megabytes(path) * MIB == len(zlib.compress(content, 6))
+        assert megabytes(path) * MIB == len(content)
+
+
+def test_parameters_are_counted_from_the_file(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(3, 4), "b": torch.zeros(5), "c": torch.tensor(1.0)}, tmp_path / "model.safetensors")
+    assert stored_parameters(tmp_path) == 18
+
+
+def test_sparsity_of_an_onnx_file_counts_weights_of_products_only(tmp_path: Path) -> None:
+    weights = np.ones((4, 5), np.float32)
+    weights[0] = 0.0
+    table = np.zeros((6, 4), np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "weights"], ["found"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n"])],
+        [helper.make_tensor_value_info("found", TensorProto.FLOAT, ["n", 5])],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(table, "table")],
+    )
+    onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
+    assert onnx_sparsity(tmp_path / "model.onnx") == pytest.approx(0.25)
+
+
+def test_the_machine_is_described_without_gaps() -> None:
+    found = describe(2)
+    assert found["threads"] == 2
+    assert found["cores"] == os.cpu_count()
+    assert all(value not in ("", None) for key, value in found.items() if key != "instruction_sets")
+
+
+# A worker for the tests below: what it does is said by the specification.
+WORKER = """
+import json, os, subprocess, sys, threading, time
+specification = json.loads(sys.stdin.readline())
+def watch():
+    sys.stdin.read()
+    os._exit(1)
+threading.Thread(target=watch, daemon=True).start()
+open(specification["pid"], "w").write(str(os.getpid()))
+if specification["do"] == "fail":
+    sys.exit("error: the model is damaged")
+if specification["do"] == "die":
+    os.kill(os.getpid(), 9)
+if specification["do"] == "wait":
+    time.sleep(600)
+print(json.dumps({"value": 3}), flush=True)
+time.sleep(600 if specification["do"] == "linger" else 0)
+"""
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, object]]:
+    (tmp_path / "worker_for_tests.py").write_text(WORKER)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+
+    def run(what: str) -> dict[str, object]:
+        specification = {"do": what, "pid": str(tmp_path / "pid")}
+        return processes.measure(specification, "baseline", module="worker_for_tests")
+
+    return run
+
+
+def is_gone(tmp_path: Path) -> bool:
+    return not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize("what", ["succeed", "linger"])
+def test_an_answer_ends_the_process(tmp_path: Path, worker: Callable[[str], dict[str, object]], what: str) -> None:
+    assert worker(what) == {"value": 3}
+    assert is_gone(tmp_path)
+
+
+@pytest.mark.parametrize(("what", "message"), [("fail", "the model is damaged"), ("die", "no message")])
+def test_a_failed_measurement_says_what_failed(
+    tmp_path: Path, worker: Callable[[str], dict[str, object]], what: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=f"baseline: the measurement failed: {message}"):
+        worker(what)
+    assert is_gone(tmp_path)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_measured_process_does_not_outlive_the_one_that_asked(
+    tmp_path: Path, worker: Callable[[str], dict[str, object]], how: signal.Signals
+) -> None:
+    specification = json.dumps({"do": "wait", "pid": str(tmp_path / "pid")})
+    code = f"""
+import json
+from stages.measurement import processes
+processes.measure(json.loads({specification!r}), "baseline", module="worker_for_tests")
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as parent:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.02)
+        parent.send_signal(how)
+        parent.wait()
+    for _ in range(500):
+        if is_gone(tmp_path):
+            return
+        time.sleep(0.02)
+    pytest.fail("the measured process still runs")

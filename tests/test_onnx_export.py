@@ -1,0 +1,176 @@
+"""The stage `onnx-export` from checkpoints to files and metrics, and the arithmetic of its comparisons."""
+
+import json
+import shutil
+from math import sqrt
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import numpy_helper
+from tiny_onnx import ROWS, make_project, student
+
+from stages import onnx_export
+from stages.artifacts import digest
+from stages.deployment.intervals import paired_interval
+from stages.deployment.verification import Difference, batches, compare
+from stages.errors import UserError
+
+NAMES = {
+    f"{kind}_{model}{precision}"
+    for kind in ("distilbert", "sst2", "squad")
+    for model in ("baseline", "pruned")
+    for precision in ("", "_int8")
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project in which the stage has run."""
+    root = tmp_path_factory.mktemp("project")
+    make_project(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        onnx_export.main()
+    return root
+
+
+@pytest.fixture
+def metrics(project):
+    return {path.stem: json.loads(path.read_text()) for path in (project / "metrics/onnx").iterdir()}
+
+
+def test_every_model_has_its_file_and_its_metrics(project, metrics):
+    assert {path.name for path in (project / "models/onnx").iterdir()} == {f"{name}.onnx" for name in NAMES}
+    assert set(metrics) == NAMES
+    for name, found in metrics.items():
+        assert found["bytes"] == (project / f"models/onnx/{name}.onnx").stat().st_size
+        assert found["vocabulary_matrices"] == 1
+        assert found["int8_vocabulary_matrices"] == name.endswith("_int8")
+
+
+def test_masked_language_models_agree_with_pytorch(metrics):
+    for name in ("distilbert_baseline", "distilbert_pruned"):
+        assert 0 <= metrics[name]["max_abs_difference"] < 1e-4
+        assert 0 < metrics[f"{name}_int8"]["relative_error"] < 0.05
+        assert 0.5 < metrics[f"{name}_int8"]["top1_agreement"] <= 1
+
+
+@pytest.mark.parametrize(("task", "score", "unit"), [("sst2", "accuracy", 1), ("squad", "f1", 100)])
+@pytest.mark.parametrize("model", ["baseline", "pruned"])
+def test_int8_task_models_are_compared_with_float32(metrics, task, score, unit, model):
+    fp32, int8 = metrics[f"{task}_{model}"], metrics[f"{task}_{model}_int8"]
+    assert fp32["rows"] == int8["rows"] == ROWS
+    assert (fp32["source"], fp32["note"]) == ("files", "made up")
+    assert int8["difference"] == pytest.approx(int8["scores"][score] - fp32["scores"][score])
+    assert -unit <= int8["difference_low"] < int8["difference_high"] <= unit
+    assert 0 <= int8["agreement"] <= 1
+    assert "agreement" not in fp32
+
+
+def test_pruned_weights_are_still_zero_after_fine_tuning(project):
+    def zeros(name):
+        graph = onnx.load(project / f"models/onnx/{name}.onnx").graph
+        products = {node.input[1] for node in graph.node if node.op_type == "MatMul"}
+        weights = [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in products]
+        return [float((weight == 0).mean()) for weight in weights if min(weight.shape) > 2]
+
+    for task in ("sst2", "squad"):
+        assert zeros(f"{task}_pruned") == [0.5] * 6
+        assert zeros(f"{task}_baseline") == [0.0] * 6
+
+
+def test_a_failure_leaves_the_last_files(project, monkeypatch):
+    monkeypatch.chdir(project)
+    before = digest(project / "models/onnx", project / "metrics/onnx")
+    data = project / "data/corpus/dev.parquet"
+    data.rename(data.with_suffix(".away"))
+    try:
+        with pytest.raises(UserError, match=r"data/corpus/dev\.parquet: not found"):
+            onnx_export.main()
+    finally:
+        data.with_suffix(".away").rename(data)
+    assert digest(project / "models/onnx", project / "metrics/onnx") == before
+    assert {path.name for path in (project / "models").iterdir()} == {"distilbert", "pruned", "onnx"}
+
+
+def test_a_missing_checkpoint_names_its_stage_before_anything_is_done(project, tmp_path, monkeypatch):
+    shutil.copytree(project / "models/distilbert", tmp_path / "models/distilbert")
+    shutil.copy(project / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"models/pruned.*`dvc repro prune`"):
+        onnx_export.main()
+    assert not (tmp_path / "models/onnx").exists()
+
+
+def test_the_comparison_sees_a_mask_that_lets_padding_through():
+    model = student()
+
+    class Session:
+        """An ONNX session that takes padding for text."""
+
+        def run(self, outputs, feed):
+            with torch.inference_mode():
+                return [model(input_ids=torch.from_numpy(feed["input_ids"])).logits.numpy()]
+
+    blocks = np.random.default_rng(0).integers(1, 200, (3, 16))
+    rounding, _ = compare(model, Session(), Session(), blocks)
+    with pytest.raises(UserError, match="ONNX Runtime and PyTorch differ by"):
+        rounding.require_rounding("student")
+
+
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_every_block_is_compared_whole_and_some_padded(count):
+    blocks = np.arange(count * 8).reshape(count, 8)
+    found = list(batches(blocks))
+    np.testing.assert_array_equal(np.concatenate(found[::2]), blocks)
+    assert all([len(row) for row in cut] == [8, 6, 4, 2] for cut in found[1::2])
+
+
+def test_differences_are_those_of_the_formulas():
+    reference = np.array([[3.0, 4.0], [0.0, 12.0]], np.float32)
+    logits = np.array([[3.0, 2.0], [0.0, 12.0]], np.float32)
+    found = Difference()
+    found.add(logits[:1], reference[:1])
+    found.add(logits[1:], reference[1:])
+    assert found.largest == 2.0
+    assert found.relative_error == pytest.approx(2 / 13)
+    assert found.agreement == 0.5
+
+
+@pytest.mark.parametrize(("error", "reference", "right"), [(5e-5, 0.1, True), (2e-4, 0.1, False), (2e-4, 10, True)])
+def test_rounding_is_judged_on_the_scale_of_the_logits(error, reference, right):
+    found = Difference()
+    found.add(np.array([[reference + error, 0.0]]), np.array([[reference, 0.0]]))
+    if right:
+        found.require_rounding("model")
+    else:
+        with pytest.raises(UserError, match=r"model: .* differ by 2\.00e-04"):
+            found.require_rounding("model")
+
+
+def test_not_a_number_is_no_rounding():
+    found = Difference()
+    found.add(np.array([[np.nan, 0.0]]), np.array([[1.0, 0.0]]))
+    with pytest.raises(UserError):
+        found.require_rounding("model")
+
+
+def test_paired_interval_is_bonett_and_prices():
+    first = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0], float)  # alone right on three rows
+    second = np.array([0, 0, 0, 1, 1, 1, 0, 0, 0, 0], float)  # alone right on one
+    loss, gain = (3 + 1) / 12, (1 + 1) / 12
+    half = 1.959964 * sqrt((loss + gain - (gain - loss) ** 2) / 12)
+    assert paired_interval(first, second) == pytest.approx((gain - loss - half, gain - loss + half), abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=50))
+def test_paired_interval_is_proper_and_antisymmetric(rows):
+    first, second = np.array(rows).T
+    low, high = paired_interval(first, second)
+    assert -1 <= low < high <= 1
+    assert paired_interval(second, first) == pytest.approx((-high, -low))
+    assert low <= np.sum(second - first) / (len(rows) + 2) <= high

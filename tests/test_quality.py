@@ -1,0 +1,96 @@
+"""The losses of quality-eval against those of distillation, and with a smaller vocabulary against plain formulas."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_distillation import SPECIAL, WORDS, teacher, tokenizer
+from torch.nn import functional
+from transformers import BertForMaskedLM, BertTokenizer, DistilBertForMaskedLM
+
+from stages.distillation.masking import Batch, Masking
+from stages.distillation.models import BertStates, DistilBertStates, FrozenTeacher
+from stages.distillation.objectives import TripleLoss
+from stages.distillation.student import build_student
+from stages.measurement.quality import Criterion, Vocabulary, losses, torch_forward
+
+LENGTH = 16
+
+
+@pytest.fixture(scope="module")
+def bert() -> BertForMaskedLM:
+    return teacher()
+
+
+@pytest.fixture(scope="module")
+def student(bert: BertForMaskedLM) -> DistilBertForMaskedLM:
+    torch.manual_seed(5)
+    model = build_student(bert, [0, 2], "teacher", 0).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(scope="module")
+def batches() -> list[Batch]:
+    generator = np.random.default_rng(0)
+    masking = Masking.of(tokenizer(), np.ones(len(SPECIAL + WORDS), np.int64), 0.15, 0.7, seed=1)
+    return [
+        masking(generator.integers(len(SPECIAL), len(SPECIAL + WORDS), (rows, LENGTH)), np.arange(rows))
+        for rows in (4, 3)
+    ]
+
+
+@pytest.mark.parametrize("kl_tokens", ["all", "masked"])
+def test_the_losses_are_those_of_distillation(
+    bert: BertForMaskedLM,
+    student: DistilBertForMaskedLM,
+    batches: list[Batch],
+    kl_tokens: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stages.measurement.quality.TOKENS_AT_ONCE", 2 * LENGTH)
+    same = Vocabulary.between(tokenizer(), tokenizer())
+    found = losses(torch_forward(student), torch_forward(bert), batches, same, Criterion(2.0, kl_tokens))
+    states, teacher_states = DistilBertStates(student.config), BertStates(bert.config)
+    states.load_state_dict(student.state_dict())
+    teacher_states.load_state_dict(bert.state_dict())
+    frozen = FrozenTeacher(teacher_states, torch.float32, torch.device("cpu"))
+    objective = TripleLoss(frozen, 5.0, 2.0, 1.0, 2.0, kl_tokens)
+    sums = sum(objective.held_out(states.eval(), batch) for batch in batches)
+    assert isinstance(sums, torch.Tensor)
+    masked, tokens = (sum(len(batch[key]) for batch in batches) for key in ("labels", "order"))
+    expected = objective.metrics(sums.tolist(), masked, tokens)
+    assert found == {name: pytest.approx(expected[name], rel=1e-4) for name in found}
+
+
+def test_a_smaller_vocabulary_is_compared_on_what_it_has(
+    bert: BertForMaskedLM, student: DistilBertForMaskedLM, batches: list[Batch]
+) -> None:
+    words = SPECIAL + WORDS[::2]
+    small = BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+    kept = torch.tensor([(SPECIAL + WORDS).index(word) for word in words])
+    unknown = SPECIAL.index("[UNK]")
+
+    def forward(ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        output = student(input_ids=kept[ids], output_hidden_states=True)
+        return output.logits[..., kept], output.hidden_states[-1]
+
+    vocabulary = Vocabulary.between(tokenizer(), small)
+    found = losses(forward, torch_forward(bert), batches, vocabulary, Criterion(1.0, "masked"))
+    mlm, kl, seen, total = 0.0, 0.0, 0, 0
+    with torch.no_grad():
+        for batch in batches:
+            masked = batch["order"][: len(batch["labels"])]
+            known = torch.isin(batch["labels"], kept)
+            ids = torch.where(torch.isin(batch["input_ids"], kept), batch["input_ids"], unknown)
+            log_q = student(input_ids=ids).logits.flatten(0, 1)[masked][known][:, kept].log_softmax(-1)
+            log_p = bert(input_ids=batch["input_ids"]).logits.flatten(0, 1)[masked][known][:, kept].log_softmax(-1)
+            targets = torch.tensor([kept.tolist().index(int(label)) for label in batch["labels"][known]])
+            mlm += functional.nll_loss(log_q, targets, reduction="sum").item()
+            kl += (log_p.exp() * (log_p - log_q)).sum().item()
+            seen, total = seen + len(targets), total + len(known)
+    assert 0 < seen < total
+    assert found["covered"] == pytest.approx(seen / total)
+    assert found["mlm_loss"] == pytest.approx(mlm / seen, rel=1e-4)
+    assert found["distill_loss"] == pytest.approx(kl / seen, rel=1e-4)
