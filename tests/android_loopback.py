@@ -32,6 +32,7 @@ NAMESPACES = (
     "--kill-child",
     "--mount-proc",
 )
+ENTER = ("nsenter", "-U", "-m", "-n", "-p", "--preserve-credentials", "-t")
 CHDIR = ("sh", "-c", 'cd "$0" && exec "$@"')
 INSTALL = ".ci/install-android-tools installs it"
 
@@ -54,7 +55,7 @@ class Loopback:
         own = {"ANDROID_ADB_SERVER_PORT": "15037", "HOME": str(self.folder), "PATH": self.path, "COLUMNS": "80"}
         inherited = {key: value for key, value in os.environ.items() if key != "ANDROID_SERIAL"}
         return subprocess.Popen(
-            [*"nsenter -U -m -n -p --preserve-credentials -t".split(), str(self.holder), *CHDIR, str(ROOT), *command],
+            [*ENTER, str(self.holder), *CHDIR, str(ROOT), *command],
             env={**inherited, **own, **environment}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -83,8 +84,10 @@ class Loopback:
         """Start adbd and wait until adb sees it."""
         loader = LIBRARIES / "ld-linux-x86-64.so.2"
         found = f"{LIBRARIES}:{LIBRARIES / 'android'}"
-        line = f"setsid {loader} --library-path {found} {ADBD} >{self.folder}/adbd.log 2>&1 & echo $! >{self.folder}/adbd.pid"
+        start = f"setsid {loader} --library-path {found} {ADBD} >{self.folder}/adbd.log 2>&1"
+        line = f"{start} & echo $! >{self.folder}/adbd.pid"
         self.run("sh", "-c", line, ADBD_PORT=SERIAL.split(":")[1], PATH=f"{self.tools}:{self.path}")
+        self.run("adb", "disconnect")  # else adb waits before it tries a lost device again
         for _ in range(100):
             self.run("adb", "connect", SERIAL)
             if f"{SERIAL}\tdevice" in self.run("adb", "devices").stdout:

@@ -58,6 +58,16 @@ def test_real_profiles_do_not_inherit_the_exceptions_of_the_generated_tasks(name
     merged = YAML(typ="safe").load(profile.render([name]))
     assert set(map(str, merged["glue"]["tasks"].values())) == {"{}"}
     assert merged["squad"]["tasks"]["SQuAD"]["learning_rate"] <= 2e-4
+    assert merged["imdb"]["tasks"]["IMDb"]["learning_rate"] <= 2e-4
+
+
+@pytest.mark.parametrize("name", ["tiny", "mini", "reproduction", "paper"])
+def test_exported_task_models_are_trained_like_the_evaluated_ones(name: str) -> None:
+    merged = YAML(typ="safe").load(profile.render([name]))
+    evaluated = {**merged["glue"]["tasks"], **merged["imdb"]["tasks"], **merged["squad"]["tasks"]}
+    assert merged["onnx_export"]["tasks"]
+    for task, settings in merged["onnx_export"]["tasks"].items():
+        assert settings == evaluated[task]
 
 
 def test_profiles_stack() -> None:

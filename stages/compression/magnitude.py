@@ -33,15 +33,22 @@ def prune_magnitude(model: PreTrainedModel, amount: float) -> None:
 
 
 class KeepZeros(TrainerCallback):
-    """Sets the weights that are zero at the start to zero again after each update."""
+    """Sets the Linear weights that are zero when training begins to zero again after each update."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.zeros = [(weight, weight.detach() == 0.0) for weight in prunable_weights(model).values()]
+    def __init__(self) -> None:
+        self._zeros: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note where the model has zeros."""
+        weights = prunable_weights(kwargs["model"]).values()
+        self._zeros = [(weight, weight == 0.0) for weight in weights if bool((weight == 0.0).any())]
 
     @torch.no_grad()
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Undo what the optimizer did to them, on whichever device the training has moved the model to."""
-        for weight, zero in self.zeros:
-            weight.masked_fill_(zero.to(weight.device), 0.0)
+        """Undo what the optimizer did to them."""
+        for weight, zero in self._zeros:
+            weight.masked_fill_(zero, 0.0)

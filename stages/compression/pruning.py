@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DistilBertForMaskedLM, PreTrainedModel, TrainerCallback
+from transformers import DistilBertForMaskedLM, PreTrainedModel
 
-from stages.compression.magnitude import KeepZeros, prune_magnitude
+from stages.compression.magnitude import prune_magnitude
 from stages.compression.recovery import with_states
 from stages.compression.structured import Importance, importance, kept_heads, kept_width, shrink
 from stages.compression.vocabulary import choose_tokens, count_tokens, trim_model, trim_tokenizer
 from stages.distillation.corpus import load_blocks
 from stages.distillation.distilling import Inputs, student_masking, triple_loss
-from stages.distillation.masking import Batch, held_out_batches
+from stages.distillation.masking import Batch, held_out_batches, held_out_rows
 from stages.distillation.models import BertStates
 from stages.distillation.objectives import TripleLoss
 from stages.distillation.trainer import Counts
@@ -26,19 +26,18 @@ from stages.params import Params
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned student, what it recovers with, and what is told of it beside its size."""
+    """A pruned student, the inputs that it recovers with, and what is told of it beside its size."""
 
     model: PreTrainedModel
     inputs: Inputs
     kept: dict[str, int] = field(default_factory=dict)
-    callbacks: list[Callable[[PreTrainedModel], TrainerCallback]] = field(default_factory=list)
 
 
 def prune(model: PreTrainedModel, inputs: Inputs, params: Params, corpus: Path) -> Pruned:
     """Prune a student by `prune.method`; `corpus` is the folder that the blocks of `inputs` were packed from."""
     if params.prune.method == "magnitude":
         prune_magnitude(model, params.prune.amount)
-        return Pruned(model, inputs, callbacks=[KeepZeros])
+        return Pruned(model, inputs)
     if params.prune.method == "structured":
         return _structured(model, inputs, params)
     return _vocabulary(model, inputs, params, corpus)

@@ -1,12 +1,12 @@
 """Distillation after pruning, with the student's triple loss from the same teacher."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
+from stages.compression.magnitude import KeepZeros
 from stages.compression.shrunken import ShrunkenDistilBertForMaskedLM
 from stages.distillation.checkpoints import Checkpoints
 from stages.distillation.display import Curve
@@ -58,15 +58,13 @@ def recover(
     params: Params,
     checkpoints: Checkpoints,
     curve: Curve,
-    callbacks: list[Callable[[PreTrainedModel], TrainerCallback]],
 ) -> Recovery:
     """Train in place for `prune.recovery_epochs`, or only evaluate; returns the last held-out losses and the time.
 
-    Each of `callbacks` is made for the model that is trained.
+    Weights that are zero stay zero.
     """
     trained = with_states(model)
-    made = [callback(trained) for callback in callbacks]
-    training = train_student(trained, inputs, recovery_params(params), "prune", checkpoints, [curve, *made])
+    training = train_student(trained, inputs, recovery_params(params), "prune", checkpoints, [curve, KeepZeros()])
     model.load_state_dict(trained.state_dict())
     metrics = {"updates": training.trainer.schedule.updates, **training.held_out()}
     return Recovery(metrics, training.seconds)

@@ -12,11 +12,11 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from stages import runtime
+from stages.compression.magnitude import KeepZeros
 from stages.deployment.files import write_pair
 from stages.deployment.intervals import paired_interval
 from stages.deployment.session import open_session
 from stages.deployment.verification import Difference, Logits, run, run_torch
-from stages.deployment.zeros import KeepZeros
 from stages.finetuning import answering, classification
 from stages.finetuning.cells import read_origin, read_rows
 from stages.finetuning.features import Features, encode
