@@ -1,7 +1,7 @@
 # Every target works on a fresh machine with Python >= 3.11, git and make, and does its own set-up in .venv.
 # Options: PYTHON=python3.12, TORCH_INDEX=<URL of a package index with the torch build you want>, TARGETS="stage ...", URL=<of a remote>.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-long lint readme profile fetch remote push pull clean
+.PHONY: help setup repro test test-long lint readme profile fetch remote push pull android-bench clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -9,6 +9,9 @@ TORCH_INDEX ?=
 TARGETS ?=
 NAME ?=
 URL ?=
+RUNTIME ?= android-aar
+SERIAL ?=
+OPTIONS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +20,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -80,5 +83,13 @@ pull: $(VENV)/.base  ## bring them here, so that `dvc repro` has nothing left to
 	@dvc pull --run-cache || { printf '%s\n' "error: the remote lacks files of this version, or is away (see above). These remotes are known:" >&2; \
 		dvc remote list >&2; echo "\`make push\` where the pipeline was run fills it, \`make remote URL=...\` names another, \`make repro\` makes the files here" >&2; exit 1; }
 
+BUNDLE := build/android/$(RUNTIME)
+$(BUNDLE)/bundle.json: $(wildcard android/build android/runner/CMakeLists.txt android/runner/src/*) | $(VENV)/.base
+	android/build $(RUNTIME)
+
+android-bench: $(VENV)/.base $(BUNDLE)/bundle.json  ## measure on a phone (SERIAL=…, RUNTIME=linux-glibc, OPTIONS=--quick)
+	@python -m stages.android_bench --bundle $(BUNDLE) $(if $(filter host,$(RUNTIME)),--host) $(if $(SERIAL),--serial $(SERIAL)) $(OPTIONS)
+
 clean:  ## remove what the pipeline made (not .venv, and not DVC's cache, from which `dvc checkout` brings it back)
-	rm -rf .cache data/corpus data/glue data/imdb data/squad data/eval/{glue,imdb,squad,seconds} models/* plots/{distill,prune,speed-bench,teacher}
+	rm -rf .cache data/corpus data/glue data/imdb data/squad data/eval/{glue,imdb,squad,seconds,speed} \
+		models/{bert,distilbert,pruned,quantized,combined,onnx} plots/{android-bench-collect,distill,prune,teacher} build/android

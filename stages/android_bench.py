@@ -13,16 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from stages.android.adb import choose
-from stages.android.agreement import reference
+from stages.android.agreement import references
 from stages.android.bench import Place, measure
-from stages.android.bundle import Bundle, install, open_bundle
+from stages.android.bundle import LIBRARY, Bundle, install, open_bundle
 from stages.android.device import Device, ThisMachine, work_folder
 from stages.android.facts import device_facts, device_kind, device_name, device_state
-from stages.android.results import Protocol, Result, Runtime, write_result
+from stages.android.results import MODELS, Protocol, Result, Runtime, write_result
 from stages.entry import run
 from stages.errors import UserError
 
-NAMES = ("distilbert_baseline", "distilbert_baseline_int8", "distilbert_pruned", "distilbert_pruned_int8")
 ON_A_PHONE = "/data/local/tmp"
 
 
@@ -82,12 +81,12 @@ def bench(options: argparse.Namespace) -> Result:
     facts = device_facts(device)
     _require_abi(bundle, device, facts.abis)
     how = protocol(options)
-    references = [reference(options.models / f"{name}.onnx", how.batch, how.length) for name in NAMES]
+    models = references([options.models / f"{name}.onnx" for name in MODELS], how.batch, how.length)
     with work_folder(device, options.folder or ("/tmp" if options.host else ON_A_PHONE)) as folder:
         hashes = install(bundle, device, folder)
         before = device_state(device)
-        place = Place(device, folder, bundle, how, options.timeout)
-        found = measure(place, references, options.threads)
+        place = Place(device, folder, bundle, hashes[LIBRARY], how, options.timeout)
+        found = measure(place, models, list(dict.fromkeys(options.threads)))
         after = device_state(device)
     return Result(
         schema_version=1,

@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from stages.entry import run
-from stages.params import load_params
 
-NAMES = ("distilbert_baseline", "distilbert_baseline_int8", "distilbert_pruned", "distilbert_pruned_int8")
-MODELS = Path("models/onnx")
+EXPORTED = Path("models/onnx")
 RESULTS = Path("android/results")
 METRICS = Path("metrics/android")
 PLOTS = Path("plots/android-bench-collect")
@@ -14,14 +12,13 @@ PLOTS = Path("plots/android-bench-collect")
 
 def main() -> None:
     """Write a row a model and the figure, and name the records that do not count."""
-    load_params()
-
     from stages.android.collection import collect, row
     from stages.android.figure import draw
+    from stages.android.results import MODELS
     from stages.artifacts import atomic_path, file_sha256, write_json
     from stages.errors import UserError
 
-    paths = {name: MODELS / f"{name}.onnx" for name in NAMES}
+    paths = {name: EXPORTED / f"{name}.onnx" for name in MODELS}
     for path in paths.values():
         if not path.is_file():
             raise UserError(f"{path}: not found; `dvc repro onnx-export` makes it")
@@ -30,7 +27,7 @@ def main() -> None:
         print(f"skipped {reason}")
     with atomic_path(METRICS) as metrics, atomic_path(PLOTS) as plots:
         plots.mkdir()
-        draw(collection, list(NAMES), plots / "latency")
+        draw(collection, list(MODELS), plots / "latency")
         metrics.mkdir()
         for name, path in paths.items():
             write_json(metrics / f"{name}.json", row(name, path.stat().st_size, collection))

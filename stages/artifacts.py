@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,14 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_rows(folder: Path, rows: Mapping[str, Any]) -> None:
+    """Write a JSON file a table row; the folder takes the old one's place when it is complete."""
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for name, row in rows.items():
+            write_json(temporary / f"{name}.json", row)
 
 
 def read_json(path: Path) -> Any:

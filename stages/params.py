@@ -251,7 +251,6 @@ class QualityEval(Section):
     """Stage `quality-eval`."""
 
     blocks: int = Field(ge=1, description="held-out blocks, the same for every variant")
-    batch_size: int = Field(ge=1, description="blocks a batch")
 
 
 class SpeedBench(Section):

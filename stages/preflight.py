@@ -4,11 +4,11 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from stages import entry
 from stages.errors import UserError
 from stages.params import Corpus, Params, load_params
+from stages.sources import files
 from stages.sources.datacard import DataCard
 from stages.sources.hub import Repository
 
@@ -17,6 +17,7 @@ CHARACTERS_PER_TOKEN = 4.5
 DISK_PER_BYTE = 3.0  # the hub client's copy, the pipeline's own and the tokenised blocks
 CELL_BYTES = 2 * 2**20
 CHECKPOINTS = 6  # of a model with its optimizer: two kept, one being written, for teacher and student
+SIZES = {"base": 110e6, "large": 335e6}  # parameters of BERT, by what is in its name; others are taken for small
 EFFICIENCY = 0.3  # of the measured matrix product's speed that a training step reaches
 
 
@@ -52,7 +53,10 @@ def corpus_size(spec: Corpus) -> tuple[float, float]:
     total = kept = 0.0
     for part in (spec, *spec.and_also):
         if part.files:
-            size, share = float(sum(Path(name).stat().st_size for name in part.files.train)), 1.0
+            size, share = (
+                float(sum(path.stat().st_size for path in files.existing(part.files.train, files.SUFFIXES))),
+                1.0,
+            )
         else:
             repository = Repository(part.repository, part.revision)
             card = DataCard(repository, part.config)
@@ -85,7 +89,7 @@ def main() -> None:
     if params.download.source == "embedded" and params.download.corpus.files is None:
         return
     total, share = corpus_size(params.download.corpus)
-    parameters = 110e6 if "base" in params.teacher.init else 23e6
+    parameters = next((count for size, count in SIZES.items() if size in params.teacher.init), 23e6)
     needs = estimate(params, total, share, parameters)
     free = shutil.disk_usage(".").free
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -29,7 +29,7 @@ def main() -> None:
     inputs = load_inputs(TEACHER, CORPUS, params.distill.block_length)
     pruned = prune(student, inputs, params, CORPUS)
     checkpoints = recovery_checkpoints(pruned.inputs, params, STUDENT, TEACHER)
-    recovery = recover(pruned.model, pruned.inputs, params, checkpoints, Curve(Path("plots/prune")), pruned.callbacks)
+    recovery = recover(pruned.model, pruned.inputs, params, checkpoints, Curve(Path("plots/prune")))
     save_student(pruned.model, pruned.inputs.tokenizer, PRUNED)
     metrics = {
         "method": params.prune.method,

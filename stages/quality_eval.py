@@ -21,17 +21,15 @@ def main() -> None:
 
     from tqdm.auto import tqdm
 
-    from stages.artifacts import atomic_path, write_json
+    from stages.artifacts import write_rows
     from stages.measurement.variants import VARIANTS
     from stages.runtime import configure
 
     configure(params.hardware)
     variants = [variant.require() for variant in VARIANTS]
     losses = losses_of(params)
-    with atomic_path(METRICS) as folder:
-        folder.mkdir()
-        for variant in tqdm(variants, desc="quality-eval", unit="variant"):
-            write_json(folder / f"{variant.name}.json", losses(variant))
+    bar = tqdm(variants, desc="quality-eval", unit="variant")
+    write_rows(METRICS, {variant.name: losses(variant) for variant in bar})
 
 
 def losses_of(params: Params) -> Any:
@@ -49,7 +47,7 @@ def losses_of(params: Params) -> Any:
         load_blocks(CORPUS / f"{split}.parquet", tokenizer, distill.block_length) for split in ("train", "dev")
     )
     masking = Masking.of(tokenizer, train.counts, distill.mlm_probability, distill.mlm_smoothing, params.seed)
-    batches = held_out_batches(dev, masking, settings.blocks, settings.batch_size)
+    batches = held_out_batches(dev, masking, settings.blocks, 1)
     criterion = Criterion(distill.temperature, distill.kl_tokens)
 
     def measure(variant: "Variant") -> dict[str, float]:

@@ -4,16 +4,16 @@ import argparse
 from pathlib import Path
 
 from stages import entry
-from stages.artifacts import atomic_path, read_json, write_json
+from stages.artifacts import atomic_path, read_json, write_rows
 from stages.params import load_params
-from stages.reporting import compressed, figures
+from stages.reporting import compressed, devices, figures
 from stages.reporting.cells import Results, load_results
 from stages.reporting.comparison import terminal
 from stages.reporting.summary import glue_metrics, own, paper, single_metrics, standing
 from stages.reporting.tables import render
 
 METRICS = Path("metrics")
-BENCH = Path("plots/speed-bench")
+SUMMARY = Path("data/eval/speed/summary.json")
 OUTPUT = Path("plots/report")
 
 
@@ -31,12 +31,14 @@ def main() -> None:
     if show:
         print(terminal(results, standings))
         return
-    measurements = compressed.load_measurements(METRICS, BENCH, results.models)
+    measurements = compressed.load_measurements(METRICS, SUMMARY, results.models)
+    android = devices.load_devices(METRICS)
     write_metrics(results)
     tables = render(results, standings, read_json(METRICS / "distill.json"))
     with atomic_path(OUTPUT) as folder:
         folder.mkdir()
-        (folder / "tables.md").write_text(f"{tables}\n{compressed.render(measurements)}\n", encoding="utf-8")
+        text = "\n\n".join([tables.strip(), compressed.render(measurements), devices.render(android)])
+        (folder / "tables.md").write_text(f"{text}\n", encoding="utf-8")
         figures.pareto(measurements, folder)
         figures.latency(measurements, folder)
     print(f"{METRICS}/ and {OUTPUT}/ written; `python -m stages.report --show` prints the comparison")
@@ -54,10 +56,7 @@ def write_metrics(results: Results, root: Path = METRICS) -> None:
         "squad": {model: single_metrics(results, "squad", model) for model in results.models},
     }
     for name, models in rows.items():
-        with atomic_path(root / name) as folder:
-            folder.mkdir()
-            for model, row in models.items():
-                write_json(folder / f"{model}.json", row)
+        write_rows(root / name, models)
 
 
 if __name__ == "__main__":

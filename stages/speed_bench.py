@@ -8,7 +8,8 @@ from stages.errors import UserError
 from stages.params import Params, load_params
 
 METRICS = Path("metrics")
-RESULTS = Path("plots/speed-bench")
+ROUNDS = Path("data/eval/speed/rounds.json")
+SUMMARY = Path("data/eval/speed/summary.json")
 STSB = Path("data/glue/STS-B")
 
 
@@ -16,22 +17,44 @@ def main() -> None:
     """Measure, and write metrics/speed, metrics/compression and all rounds with the machine they were taken on."""
     params = load_params()
 
-    from stages.artifacts import write_json
+    from stages.artifacts import write_json, write_rows
     from stages.measurement.machine import describe
+    from stages.measurement.rounds import summarise
+    from stages.measurement.timing import spread
     from stages.runtime import configure
 
     configure(params.hardware)
+    pairs = check(params)
     compression, compression_rounds = bench_variants(params)
-    speed, speed_rounds = bench_models(params)
-    write_folder(METRICS / "compression", compression)
-    write_folder(METRICS / "speed", speed)
-    write_json(RESULTS / "rounds.json", {"compression": compression_rounds, "speed": speed_rounds})
-    write_json(RESULTS / "machine.json", describe(params.speed_bench.threads))
+    speed, speed_rounds = bench_models(params, pairs)
+    write_rows(METRICS / "compression", compression)
+    write_rows(METRICS / "speed", speed)
+    write_json(ROUNDS, {"compression": compression_rounds, "speed": speed_rounds})
+    spreads = {name: summarise(rounds) for name, rounds in compression_rounds.items()}
+    seconds = {name: spread((one["seconds"] for one in rounds), 3) for name, rounds in speed_rounds.items()}
+    machine = describe(params.speed_bench.threads)
+    write_json(SUMMARY, {"machine": machine, "compression": spreads, "speed": seconds})
+
+
+def check(params: Params) -> list[list[str]]:
+    """Refuse what would fail after minutes of measuring; returns the sentence pairs to be timed."""
+    from stages.artifacts import read_json
+    from stages.finetuning.cells import read_rows
+    from stages.measurement.variants import VARIANTS
+
+    longest = max(*params.speed_bench.lengths, params.speed_bench.throughput_length)
+    for variant in VARIANTS:
+        positions = read_json(variant.require().checkpoint / "config.json")["max_position_embeddings"]
+        if longest > positions:
+            raise UserError(f"params.yaml: speed_bench: {longest} tokens exceed the model's {positions} positions")
+    for name, folder in params.models.items():
+        if not Path(folder, "model.safetensors").is_file():
+            raise UserError(f"{folder}: holds no checkpoint; `dvc repro` makes it, or take {name} out of `models`")
+    return [[row["sentence1"], row["sentence2"]] for row in read_rows(STSB, "dev")[: params.speed_bench.stsb_samples]]
 
 
 def bench_variants(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure every variant of the student; returns the table's rows and all rounds, by name."""
-    from stages.artifacts import read_json
     from stages.measurement.compression import measure, row
     from stages.measurement.facts import checkpoint_facts, file_facts, onnx_sparsity
     from stages.measurement.rounds import interleaved
@@ -39,13 +62,10 @@ def bench_variants(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
 
     settings, facts, vocabulary = params.speed_bench, {}, {}
     for variant in VARIANTS:
-        variant.require()
-        positions = read_json(variant.checkpoint / "config.json")["max_position_embeddings"]
-        _refuse_long(params, positions)
         found = checkpoint_facts(variant.checkpoint if variant.runtime == "onnx" else variant.path)
         vocabulary[variant.name] = found.pop("vocabulary")
         if variant.runtime == "onnx":
-            found["sparsity"] = round(onnx_sparsity(variant.path), 4)
+            found["sparsity"] = round(onnx_sparsity(variant.path, vocabulary[variant.name]), 4)
         facts[variant.name] = {**file_facts(variant), **found}
     rounds = interleaved(
         VARIANTS,
@@ -57,28 +77,15 @@ def bench_variants(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: row(facts[name], found, settings) for name, found in rounds.items()}, rounds
 
 
-def _refuse_long(params: Params, positions: int) -> None:
-    longest = max(*params.speed_bench.lengths, params.speed_bench.throughput_length)
-    if longest > positions:
-        raise UserError(f"params.yaml: speed_bench: {longest} tokens exceed the model's {positions} positions")
-
-
-def bench_models(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Time a pass over STS-B for every row of `models`; returns the table's rows and all rounds, by name."""
-    from stages.finetuning.cells import read_rows
+def bench_models(params: Params, pairs: list[list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Time a pass over sentence pairs for every row of `models`; returns the table's rows and all rounds, by name."""
     from stages.measurement import processes
-    from stages.measurement.facts import stored_parameters
+    from stages.measurement.facts import checkpoint_facts
     from stages.measurement.rounds import interleaved
     from stages.measurement.timing import spread
 
     settings = params.speed_bench
-    rows = read_rows(STSB, "dev")[: settings.stsb_samples]
-    specification = {
-        "kind": "pairs",
-        "threads": settings.threads,
-        "warmup": settings.stsb_warmup,
-        "pairs": [[row["sentence1"], row["sentence2"]] for row in rows],
-    }
+    specification = {"kind": "pairs", "threads": settings.threads, "warmup": settings.stsb_warmup, "pairs": pairs}
     rounds = interleaved(
         list(params.models),
         settings.rounds,
@@ -88,22 +95,12 @@ def bench_models(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
     )
     return {
         name: {
-            "parameters": stored_parameters(Path(params.models[name])),
+            "parameters": checkpoint_facts(Path(params.models[name]))["parameters"],
             "inference_seconds": spread((found["seconds"] for found in rounds[name]), 3)["median"],
-            "samples": len(rows),
+            "samples": len(pairs),
         }
         for name in rounds
     }, rounds
-
-
-def write_folder(folder: Path, rows: dict[str, Any]) -> None:
-    """Write a JSON file a row; the folder takes the old one's place when it is complete."""
-    from stages.artifacts import atomic_path, write_json
-
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        for name, row in rows.items():
-            write_json(temporary / f"{name}.json", row)
 
 
 if __name__ == "__main__":

@@ -62,10 +62,6 @@ class Project:
         self.run("git", "add", "-A")
         self.run("git", "commit", "-qm", "a clone")
 
-    def stop(self) -> None:
-        """End the process that forks its cells."""
-        subprocess.run(["pkill", "-f", f"stages.warm .*{self.folder.name}"], check=False)
-
 
 def copy_tree(folder: Path) -> None:
     """Copy what git tracks or would track."""

@@ -77,7 +77,7 @@ def only_result(folder: Path) -> Result:
 
 def assert_failed(done: "subprocess.CompletedProcess[str]", *messages: str) -> None:
     """One line on standard error, after the progress bar, and exit status 1."""
-    lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line and "%|" not in line]
+    lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip() and "%|" not in line]
     assert done.returncode == 1, done.stderr
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
@@ -86,7 +86,7 @@ def assert_failed(done: "subprocess.CompletedProcess[str]", *messages: str) -> N
 
 
 def test_the_whole_bench_over_adb(device: Loopback, bundle: Path, models: Path, tmp_path: Path) -> None:
-    done = device.run(*device.bench(bundle, models, tmp_path / "results", "--threads", "1", "2", "--taskset", "3"))
+    done = device.run(*device.bench(bundle, models, tmp_path / "results", "--threads", "1", "2", "1", "--taskset", "3"))
     assert done.returncode == 0, done.stderr
     assert device.left() == []
     found = only_result(tmp_path / "results")
@@ -102,6 +102,11 @@ def test_the_whole_bench_over_adb(device: Loopback, bundle: Path, models: Path, 
         assert model.sha256 == file_sha256(models / f"{model.name}.onnx")
         assert model.agreement.relative_error < 1e-6
         assert model.agreement.top1_agreement == 1.0
+        if model.name.endswith("_int8"):
+            assert model.float32_agreement is not None
+            assert 0.0 < model.float32_agreement.relative_error < 0.05
+        else:
+            assert model.float32_agreement is None
         assert len(model.rounds) == found.protocol.rounds == 2
         assert sum(len(each.latencies_ms) for each in model.rounds) == found.protocol.runs == 32
 
@@ -124,7 +129,8 @@ def test_what_names_itself_an_emulator_is_collected_as_one(device: Loopback, bun
     assert (found.device_kind, found.device_name, found.device.api_level) == ("emulator", "Google sdk_gphone64", 34)
     table = collected(tmp_path)
     assert set(table) == set(MODELS)
-    for row in table.values():
+    for name, row in table.items():
+        assert ("float32_relative_error" in row) == name.endswith("_int8")
         assert row["status"] == "measured"
         assert row["device_kind"] == "emulator"
         assert row["protocol"] == "quick"

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ OVERLAY: dict[str, Any] = {
     "squad": {"tasks": {"SQuAD": {"max_length": 96, "doc_stride": 16}}},
     "prune": {"importance_blocks": 2},
     "onnx_export": {"check_blocks": 2},
-    "quality_eval": {"blocks": 4, "batch_size": 4},
+    "quality_eval": {"blocks": 4},
     "speed_bench": {
         "rounds": 1,
         "lengths": [16],
@@ -48,13 +47,13 @@ OVERLAY: dict[str, Any] = {
         "stsb_warmup": 1,
     },
 }
-COMPRESSED = {"prune", "quantize", "onnx-export", "quality-eval", "speed-bench"}
+COMPRESSED = {"prune", "quantize", "onnx-export", "quality-eval", "speed-bench", "android-bench-collect"}
 VARIANTS = ("baseline", "quantized", "pruned", "combined")
 ONNX = ("baseline", "baseline_int8", "pruned", "pruned_int8")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     folder = tmp_path_factory.mktemp("clone")
     copy_tree(folder)
     made = Project(folder)
@@ -65,8 +64,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     values["onnx_export"]["tasks"] = {"CoLA": {}, "SQuAD": {"max_length": 96, "doc_stride": 16}}
     YAML().dump(values, folder / "params.yaml")
     made.commit()
-    yield made
-    made.stop()
+    return made
 
 
 def cells(*models: str, seeds: tuple[int, ...] = (42,), tasks: tuple[str, ...] = TASKS) -> set[str]:

@@ -49,7 +49,6 @@ def test_the_losses_are_those_of_distillation(
     kl_tokens: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stages.measurement.quality.TOKENS_AT_ONCE", 2 * LENGTH)
     same = Vocabulary.between(tokenizer(), tokenizer())
     found = losses(torch_forward(student), torch_forward(bert), batches, same, Criterion(2.0, kl_tokens))
     states, teacher_states = DistilBertStates(student.config), BertStates(bert.config)

@@ -45,4 +45,3 @@ def test_a_dry_run_passes_every_stage(name: str, tmp_path: Path, mirror: Callabl
         assert set(project.json(f"metrics/glue/{model}.json")) >= TASKS
         assert project.json(f"metrics/speed/{model}.json")["inference_seconds"] > 0
     assert project.run("dvc", "status").strip().endswith("Data and pipelines are up to date.")
-    project.stop()

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from stages.android.device import SHORT, Answer
+from stages.android.device import SHORT, Answer, TimeLimitError
 from stages.errors import UserError
 
 TRANSFER = 900.0  # seconds for a file
@@ -90,8 +90,13 @@ class AdbDevice:
     def _copy(self, direction: str, source: str, target: str) -> None:
         done = _run([*self._command, direction, source, target], TRANSFER, f"{self.label}: {direction} {source}")
         if done.status:
-            reason = done.last_words.removeprefix("adb: ").removeprefix("error: ")
-            raise UserError(f"{self.label}: {direction} of {Path(source).name} failed: {reason}")
+            raise UserError(f"{self.label}: {direction} of {Path(source).name} failed: {_error(done)}")
+
+
+def _error(done: Answer) -> str:
+    """Return the line in which adb names an error; statistics of the transfer may follow it."""
+    lines = [line.partition("error: ")[2] for line in f"{done.output}\n{done.errors}".splitlines() if "error: " in line]
+    return lines[-1].strip() if lines else done.last_words
 
 
 def _run(command: list[str], timeout: float, what: str) -> Answer:
@@ -102,5 +107,5 @@ def _run(command: list[str], timeout: float, what: str) -> Answer:
             stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{what}: no answer within {timeout:g} s") from error
+        raise TimeLimitError(f"{what}: no answer within {timeout:g} s") from error
     return Answer(done.returncode, done.stdout, done.stderr)

@@ -4,7 +4,8 @@ Equal files need not give equal logits: INT8 and float kernels differ by process
 equality.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from stages.errors import UserError
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"
+INT8 = "_int8"
 STRIDE = 7919  # a prime, so that consecutive positions hold unlike tokens
 
 
@@ -29,6 +31,16 @@ class Reference:
     sha256: str
     input: bytes  # int64: input_ids, then attention_mask
     logits: "np.ndarray[Any, np.dtype[np.float32]]"
+    float32: "Reference | None" = None  # of an INT8 model, the one that it was made from
+
+
+def references(paths: Sequence[Path], batch: int, length: int) -> list[Reference]:
+    """Run every model once on this machine; `<name>_int8` gets `<name>` as its float32 reference."""
+    found = {path.stem: reference(path, batch, length) for path in paths}
+    return [
+        replace(each, float32=found.get(name.removesuffix(INT8))) if name.endswith(INT8) else each
+        for name, each in found.items()
+    ]
 
 
 def reference(path: Path, batch: int, length: int) -> Reference:
@@ -60,7 +72,9 @@ def compare(device: bytes, shape: list[int], expected: Reference) -> Agreement:
     """Compare a device's logits, raw float32, with the reference; UserError for another shape or infinite numbers."""
     found = np.frombuffer(device, dtype="<f4")
     if tuple(shape) != expected.logits.shape or found.size != expected.logits.size:
-        raise UserError(f"{expected.name}: the device's logits have shape {shape}, not {list(expected.logits.shape)}")
+        raise UserError(
+            f"{expected.name}: the device gave {found.size} logits of shape {shape}, not {list(expected.logits.shape)}"
+        )
     if not np.isfinite(found).all():
         raise UserError(
             f"{expected.name}: the device's logits are not all finite numbers; its runtime computes wrongly"

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from stages.android.agreement import Reference, compare
 from stages.android.bundle import LIBRARY, Bundle
-from stages.android.device import Device, pull_verified, push_verified
+from stages.android.device import Device, TimeLimitError, pull_verified, push_verified
 from stages.android.results import Agreement, ModelResult, Protocol, Round, RunnerReport, parse_report
 from stages.errors import UserError
 from stages.measurement.rounds import interleaved
@@ -34,6 +36,7 @@ class Contender:
     threads: int
     reports: list[RunnerReport] = field(default_factory=list)
     agreement: Agreement | None = None
+    float32_agreement: Agreement | None = None
 
     @property
     def label(self) -> str:
@@ -46,7 +49,7 @@ class Contender:
         rounds = [Round(**report.model_dump(include=set(Round.model_fields))) for report in self.reports]
         return ModelResult(
             name=self.reference.name, sha256=self.reference.sha256, threads=self.threads, agreement=self.agreement,
-            rounds=rounds,
+            float32_agreement=self.float32_agreement, rounds=rounds,
         )  # fmt: skip
 
 
@@ -57,13 +60,14 @@ class Place:
     device: Device
     folder: str
     bundle: Bundle
+    library_sha256: str
     protocol: Protocol
     timeout: float
 
 
 def measure(place: Place, references: Sequence[Reference], threads: Sequence[int]) -> list[Contender]:
     """Push the models, then measure each with each number of threads, in turns over the rounds."""
-    for model in references:
+    for model in tqdm(references, desc=f"{place.device.label}: copying", unit="model", leave=False):
         push_verified(place.device, model.path, f"{place.folder}/{model.name}.onnx")
         _push_input(place, model)
     contenders = [Contender(model, count) for count in threads for model in references]
@@ -86,23 +90,29 @@ def _push_input(place: Place, model: Reference) -> None:
 def _run(place: Place, contender: Contender) -> None:
     """Run one process and take its report, and in the first round its logits."""
     runs, seconds = remaining(place.protocol, contender.reports)
-    answer = place.device.shell(_script(place, contender, runs, seconds), place.timeout + seconds)
+    label = f"{place.device.label}: {contender.label}"
+    limit = place.timeout + seconds
+    try:
+        answer = place.device.shell(_script(place, contender, runs, seconds), limit)
+    except TimeLimitError as error:
+        raise UserError(f"{label}: still running after {limit:g} s; --timeout gives a process more time") from error
     if answer.status:
-        raise UserError(
-            f"{place.device.label}: {contender.label}: the runner failed, {reason(answer.status)}: {answer.last_words}"
-        )
+        raise UserError(f"{label}: the runner failed, {reason(answer.status)}: {answer.last_words}")
     with tempfile.TemporaryDirectory() as folder:
         pull_verified(place.device, f"{place.folder}/report.json", Path(folder, "report.json"))
-        report = parse_report(Path(folder, "report.json").read_bytes(), f"{place.device.label}: {contender.label}")
-        if report.model_sha256 != contender.reference.sha256:
-            raise UserError(
-                f"{place.device.label}: {contender.label}: the runner measured another file than was pushed"
-            )
+        report = parse_report(Path(folder, "report.json").read_bytes(), label)
+        if (report.model_sha256, report.library_sha256) != (contender.reference.sha256, place.library_sha256):
+            raise UserError(f"{label}: the runner measured other files than were pushed")
         if contender.agreement is None:
             pull_verified(place.device, f"{place.folder}/logits", Path(folder, "logits"))
-            logits = Path(folder, "logits").read_bytes()
-            contender.agreement = compare(logits, report.logits_shape, contender.reference)
+            _compare(contender, Path(folder, "logits").read_bytes(), report.logits_shape)
     contender.reports.append(report)
+
+
+def _compare(contender: Contender, logits: bytes, shape: list[int]) -> None:
+    contender.agreement = compare(logits, shape, contender.reference)
+    if contender.reference.float32 is not None:
+        contender.float32_agreement = compare(logits, shape, contender.reference.float32)
 
 
 def remaining(protocol: Protocol, reports: Sequence[RunnerReport]) -> tuple[int, float]:

@@ -19,6 +19,14 @@ MEASURED, NOT_MEASURED = "measured", "not measured"
 ANDROID = ("phone", "emulator")  # the better one first, as in the next two
 RUNTIMES = ("android-aar", "linux-glibc", "host")
 PROTOCOLS = ("mlperf", "quick")
+DIGITS = {
+    "tokens_per_second": 1,
+    "peak_memory_mb": 1,
+    "relative_error": 6,
+    "top1_agreement": 4,
+    "float32_relative_error": 6,
+    "float32_top1_agreement": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -128,32 +136,37 @@ def _rank(configuration: Configuration) -> tuple[int, int, int]:
 
 
 def row(name: str, size: int, collection: Collection) -> dict[str, Any]:
-    """Return a model's metrics: its size in MiB and, if it was measured, its figures in the most telling configuration."""
+    """Return a model's metrics: its size in MiB and, if measured, its figures in the most telling configuration."""
     facts: dict[str, Any] = {"size_mb": round(size / MIB, 2)}
     if collection.outdated[name]:
         facts["outdated_results"] = collection.outdated[name]
     for configuration, models in collection.configurations.items():
         if name in models:
-            return {"status": MEASURED, **facts, **_figures(configuration, [entry.found for entry in models[name]])}
+            return {"status": MEASURED, **facts, **described(configuration, models[name])}
     return {"status": NOT_MEASURED, **facts}
 
 
-def _figures(configuration: Configuration, results: Sequence[ModelResult]) -> dict[str, Any]:
-    """Medians over the records of one configuration, and the configuration."""
-    each = [figures_of(result, configuration.batch * configuration.length) for result in results]
-    digits = {"tokens_per_second": 1, "peak_memory_mb": 1, "relative_error": 6, "top1_agreement": 4}
-    figures = {key: round(median(found[key] for found in each), digits.get(key, 2)) for key in each[0]}
-    described = {key: value for key, value in vars(configuration).items() if value != ""}
-    return {**figures, **described, "records": len(results)}
+def described(configuration: Configuration, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return a model's figures in one configuration, rounded, and the configuration."""
+    settings = {key: value for key, value in vars(configuration).items() if value != ""}
+    figures = {key: round(value, DIGITS.get(key, 2)) for key, value in medians(configuration, entries).items()}
+    return {**figures, **settings, "records": len(entries)}
 
 
-def figures_of(result: ModelResult, tokens: int) -> dict[str, float]:
-    """Figures of one record: latency over all recorded runs of `tokens` tokens; loading and memory by median of the rounds.
+def medians(configuration: Configuration, entries: Sequence[Entry]) -> dict[str, float]:
+    """Return the medians of a model's figures over the records of one configuration."""
+    each = [_figures(entry.found, configuration.batch * configuration.length) for entry in entries]
+    return {key: median(found[key] for found in each) for key in each[0]}
 
-    Peak memory is the growth of resident memory over the process before it loaded the model.
+
+def _figures(result: ModelResult, tokens: int) -> dict[str, float]:
+    """Figures of one record, whose runs take `tokens` tokens each.
+
+    Latency is over all recorded runs, loading and memory are medians of the rounds. Peak memory is the growth of
+    resident memory over the process before it loaded the model.
     """
     latencies = [latency for found in result.rounds for latency in found.latencies_ms]
-    return {
+    figures = {
         "avg_ms": mean(latencies),
         "p50_ms": percentile(latencies, 0.5),
         "p90_ms": percentile(latencies, 0.9),
@@ -164,3 +177,7 @@ def figures_of(result: ModelResult, tokens: int) -> dict[str, float]:
         "relative_error": result.agreement.relative_error,
         "top1_agreement": result.agreement.top1_agreement,
     }
+    if result.float32_agreement is not None:
+        figures["float32_relative_error"] = result.float32_agreement.relative_error
+        figures["float32_top1_agreement"] = result.float32_agreement.top1_agreement
+    return figures

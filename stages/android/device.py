@@ -19,6 +19,10 @@ PREFIX = "distilbert-bench-"
 SHORT = 30.0  # seconds for a shell line that only looks at or removes files
 
 
+class TimeLimitError(UserError):
+    """A device did not answer within the time that it was given."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """Exit status and output of a shell line."""
@@ -40,7 +44,7 @@ class Device(Protocol):
     label: str
 
     def shell(self, script: str, timeout: float) -> Answer:
-        """Run a shell script; UserError if it takes longer than `timeout` seconds."""
+        """Run a shell script; TimeLimitError if it takes longer than `timeout` seconds."""
 
     def push(self, source: Path, target: str) -> None:
         """Copy a file to the device."""
@@ -63,7 +67,7 @@ class ThisMachine:
             try:
                 output, errors = process.communicate(timeout=timeout)
             except subprocess.TimeoutExpired as error:
-                raise UserError(f"{self.label}: no end after {timeout:g} s: {script.splitlines()[-1]}") from error
+                raise TimeLimitError(f"{self.label}: no answer within {timeout:g} s") from error
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)

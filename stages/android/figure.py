@@ -7,12 +7,10 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from stages.android.collection import Collection, Configuration, Entry, figures_of
+from stages.android.collection import Collection, Configuration, Entry, medians
 
 mpl.use("agg")
-STYLE = {
-    "svg.hashsalt": "distilbert",  # equal figures give equal files
-    "svg.fonttype": "path",
+STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -33,7 +31,6 @@ def draw(collection: Collection, names: list[str], path: Path) -> None:
         else:
             figure = plt.figure(figsize=(8.0, 1.5))
             figure.text(0.5, 0.5, "Not measured on an Android device yet: android/README.md", ha="center", va="center")
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
         figure.savefig(path.with_suffix(".png"), dpi=120, metadata={"Software": None})
         plt.close(figure)
 
@@ -43,8 +40,8 @@ def _bars(axes: Axes, found: dict[Configuration, dict[str, list[Entry]]], names:
     for number, (configuration, models) in enumerate(found.items()):
         positions, middle, upper = [], [], []
         for place, name in enumerate(names):
-            for entry in models.get(name, [])[:1]:  # the newest record
-                figures: dict[str, Any] = figures_of(entry.found, configuration.batch * configuration.length)
+            if name in models:
+                figures = medians(configuration, models[name])
                 positions.append(place - GROUP / 2 + (number + 0.5) * width)
                 middle.append(figures["p50_ms"])
                 upper.append(figures["p90_ms"] - figures["p50_ms"])

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stages.artifacts import atomic_path
 from stages.errors import UserError
 
+MODELS = ("distilbert_baseline", "distilbert_baseline_int8", "distilbert_pruned", "distilbert_pruned_int8")
+
 RuntimeBuild = Literal["android-aar", "linux-glibc", "host"]
 DeviceKind = Literal["phone", "emulator", "loopback", "host"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -106,6 +108,7 @@ class ModelResult(Record):
     sha256: Sha256
     threads: int = Field(ge=1)
     agreement: Agreement
+    float32_agreement: Agreement | None = Field(default=None, description="of an INT8 model, with its float32 original")
     rounds: list[Round] = Field(min_length=1)
 
 

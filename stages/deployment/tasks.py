@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from stages import runtime
-from stages.compression.magnitude import KeepZeros
 from stages.deployment.files import write_pair
 from stages.deployment.intervals import paired_interval
 from stages.deployment.session import open_session
@@ -84,7 +83,7 @@ def _classification(task: str, settings: SquadOverrides, checkpoint: Path, name:
     data = data_folder(task)
     train, dev = read_rows(data, "train"), {split: read_rows(data, split) for split in known.dev_splits}
     bf16 = runtime.use_bf16(params.hardware)
-    model, tokenizer, _ = classification.fit(checkpoint, known, train, recipe, params.seed, bf16, name, [KeepZeros()])
+    model, tokenizer, _ = classification.fit(checkpoint, known, train, recipe, params.seed, bf16, name)
 
     def judge(logits: list[Logits]) -> Outcome:
         decisions = classification.decide(known, np.concatenate(logits)).tolist()
@@ -104,9 +103,7 @@ def _answering(task: str, settings: SquadOverrides, checkpoint: Path, name: str,
     recipe, data = settings.applied_to(params.finetune), data_folder(task)
     train, dev = read_rows(data, "train"), read_rows(data, "dev")
     bf16 = runtime.use_bf16(params.hardware)
-    model, tokenizer, _ = answering.fit(
-        checkpoint, train, recipe, settings.doc_stride, params.seed, bf16, name, [KeepZeros()]
-    )
+    model, tokenizer, _ = answering.fit(checkpoint, train, recipe, settings.doc_stride, params.seed, bf16, name)
     windows = make_windows(dev, tokenizer, model, recipe.max_length, settings.doc_stride, labelled=False)
     references = [row["answers"]["text"] for row in dev]
 

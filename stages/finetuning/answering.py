@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from transformers import AutoModelForQuestionAnswering, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import AutoModelForQuestionAnswering, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages import runtime
 from stages.finetuning.cells import Cell, read_origin, read_rows, timings, write_results
@@ -67,11 +67,10 @@ def fit(
     seed: int,
     bf16: bool,
     name: str,
-    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Training]:
     """Fine-tune a checkpoint with a new span head on SQuAD's rows; the arguments are those of `fine_tune`."""
     model, tokenizer = load(checkpoint, AutoModelForQuestionAnswering, seed)
     features = [
         window.features for window in make_windows(rows, tokenizer, model, recipe.max_length, doc_stride, labelled=True)
     ]
-    return model, tokenizer, fine_tune(model, tokenizer, features, recipe, seed, bf16, name, callbacks)
+    return model, tokenizer, fine_tune(model, tokenizer, features, recipe, seed, bf16, name)

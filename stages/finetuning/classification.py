@@ -12,7 +12,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    TrainerCallback,
 )
 
 from stages import runtime
@@ -73,7 +72,6 @@ def fit(
     seed: int,
     bf16: bool,
     name: str,
-    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Training]:
     """Fine-tune a checkpoint with a new head on a task's rows; the arguments are those of `fine_tune`."""
     model, tokenizer = load(
@@ -84,7 +82,7 @@ def fit(
         problem_type="regression" if task.regression else "single_label_classification",
     )
     features = encode(rows, task, tokenizer, model, recipe.max_length)
-    return model, tokenizer, fine_tune(model, tokenizer, features, recipe, seed, bf16, name, callbacks)
+    return model, tokenizer, fine_tune(model, tokenizer, features, recipe, seed, bf16, name)
 
 
 def decide(task: Task, logits: NDArray[np.float32]) -> NDArray[Any]:

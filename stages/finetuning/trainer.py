@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-import stages.compression  # noqa: F401 - registers the classes of students with fewer heads
+from stages.compression.magnitude import KeepZeros  # whose package registers students with fewer heads, too
 from stages.errors import UserError
 from stages.finetuning.features import Features
 from stages.params import Recipe
@@ -86,11 +86,10 @@ def fine_tune(
     seed: int,
     bf16: bool,
     name: str,
-    callbacks: Sequence[TrainerCallback] = (),
 ) -> Training:
     """Train in place with AdamW, linear warm-up and decay; `seed` draws order and dropout, `name` labels the progress.
 
-    `callbacks` are called after every update, for example. Raises UserError if the loss stops being a number.
+    Linear weights that are zero, as in a pruned model, stay zero. Raises UserError if the loss stops being a number.
     """
     if recipe.dropout is not None:
         for module in model.modules():
@@ -104,7 +103,7 @@ def fine_tune(
             args=_arguments(folder, len(features), recipe, seed, bf16),
             data_collator=DataCollatorWithPadding(tokenizer),
             train_dataset=features,
-            callbacks=[_Progress(bar, name, recipe), *callbacks],
+            callbacks=[_Progress(bar, name, recipe), KeepZeros()],
         )
         trainer.remove_callback(PrinterCallback)
         start = time.perf_counter()

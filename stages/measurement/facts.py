@@ -1,11 +1,11 @@
 """What a variant's files hold: bytes, parameters and zeros."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stages.errors import UserError
 from stages.measurement.sizes import compressed_megabytes, megabytes
 from stages.measurement.variants import Variant
 
@@ -32,20 +32,19 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def stored_parameters(folder: Path) -> int:
-    """Count the parameters in a checkpoint's weight file, which holds tied ones once, without loading them."""
-    from safetensors import safe_open
+def onnx_sparsity(path: Path, vocabulary: int) -> float:
+    """Share of zeros in the weights of an ONNX file's matrix products, the vocabulary projection apart.
 
-    with safe_open(folder / "model.safetensors", framework="numpy") as weights:
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-
-
-def onnx_sparsity(path: Path) -> float:
-    """Share of zeros in the weights of an ONNX file's matrix products."""
+    Raises UserError if the file is damaged.
+    """
     import onnx
+    from google.protobuf.message import DecodeError
     from onnx import numpy_helper
 
-    graph = onnx.load(str(path)).graph
+    try:
+        graph = onnx.load(str(path)).graph
+    except DecodeError as error:
+        raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro onnx-export`") from error
     weights = {tensor.name: tensor for tensor in graph.initializer}
     # An int8 matrix may reach its product through a Transpose or a DequantizeLinear.
     passed = {
@@ -57,6 +56,6 @@ def onnx_sparsity(path: Path) -> float:
     zeros = total = 0
     for name in sorted(names & set(weights)):
         array = numpy_helper.to_array(weights[name])
-        if array.ndim == 2:
+        if array.ndim == 2 and vocabulary not in array.shape:
             zeros, total = zeros + array.size - int(np.count_nonzero(array)), total + array.size
     return zeros / total if total else 0.0

@@ -1,6 +1,5 @@
 """Peak memory as growth of resident memory over what the process held before."""
 
-import sys
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -10,13 +9,14 @@ import psutil
 
 MIB = 2**20
 SAMPLING_SECONDS = 0.002
+CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
     """Context that measures, in bytes, how far resident memory rises above its value on entry.
 
     On Linux the kernel's own high-water mark is reset and read (proc(5), clear_refs and VmHWM), which misses no peak;
-    elsewhere a thread samples every 2 ms.
+    elsewhere, and where the kernel does not allow that, a thread samples every 2 ms.
     """
 
     def __init__(self) -> None:
@@ -26,9 +26,9 @@ class PeakMemory:
         self._sampler: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        if sys.platform == "linux":
-            Path("/proc/self/clear_refs").write_text("5")
-        else:
+        try:
+            CLEAR_REFS.write_text("5")
+        except OSError:
             self._sampler = threading.Thread(target=self._sample, daemon=True)
         self._before = self._peak = self._process.memory_info().rss
         if self._sampler is not None:

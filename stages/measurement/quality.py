@@ -17,7 +17,6 @@ from stages.distillation.masking import Batch
 
 Outputs = tuple[Tensor, Tensor]  # logits (B, L, V), last hidden states (B, L, H)
 Forward = Callable[[Tensor], Outputs]
-TOKENS_AT_ONCE = 1024  # bounds the logits in memory
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def losses(
     sums, labels = torch.zeros(4, dtype=torch.float64), 0
     counts = torch.zeros(4, dtype=torch.float64)
     for batch in batches:
-        for part in _parts(batch):
+        for part in _rows(batch):
             found, seen = _sums(student, teacher, part, vocabulary, criterion)
             sums, counts, labels = sums + found, counts + seen, labels + int((part.labels >= 0).sum())
     mlm, kl, cosine, right = (sums / counts.clamp(min=1)).tolist()
@@ -106,13 +105,13 @@ class _Part:
     labels: Tensor
 
 
-def _parts(batch: Batch) -> Iterator[_Part]:
+def _rows(batch: Batch) -> Iterator[_Part]:
+    """Yield the blocks one by one, as a phone computes: in a batch, INT8 activations would share a scale."""
     ids = batch["input_ids"]
     labels = torch.full_like(ids, -1)
     labels.view(-1)[batch["order"][: len(batch["labels"])]] = batch["labels"]
-    rows = max(1, TOKENS_AT_ONCE // ids.shape[1])
-    for start in range(0, len(ids), rows):
-        yield _Part(ids[start : start + rows], labels[start : start + rows])
+    for start in range(len(ids)):
+        yield _Part(ids[start : start + 1], labels[start : start + 1])
 
 
 def _sums(
@@ -120,11 +119,12 @@ def _sums(
 ) -> tuple[Tensor, Tensor]:
     """Sum (4,) MLM loss, KL loss, cosine loss and right predictions; and count what each saw (4,)."""
     logits, hidden = student(vocabulary.read(part.ids))
+    logits = logits[..., : len(vocabulary.kept)]  # without what pads the matrix beyond the tokenizer's last token
     teacher_logits, teacher_hidden = teacher(part.ids)
     masked = part.labels >= 0
     known = masked & (vocabulary.new_ids[part.labels.clamp(min=0)] >= 0)
     targets = vocabulary.new_ids[part.labels[known]]
-    kl_seen = known if criterion.kl_tokens == "masked" else ~masked | known
+    kl_seen = known if criterion.kl_tokens == "masked" else known | (~masked & (vocabulary.new_ids[part.ids] >= 0))
     mlm = functional.cross_entropy(logits[known], targets, reduction="sum")
     kl = _divergence(logits[kl_seen], teacher_logits[kl_seen][:, vocabulary.kept], criterion.temperature)
     cosine = cosine_loss(hidden.flatten(0, 1), teacher_hidden.flatten(0, 1))

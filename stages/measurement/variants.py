@@ -26,9 +26,9 @@ class Variant:
 
     def require(self) -> "Variant":
         """Raise UserError if the weights or the checkpoint's configuration are missing; else return itself."""
-        for path, stage in ((self.weights, self.stage), (self.checkpoint / "config.json", "distill prune quantize")):
+        for path in (self.weights, self.checkpoint / "config.json"):
             if not path.is_file():
-                raise UserError(f"{path}: not found; `dvc repro {stage}` makes it")
+                raise UserError(f"{path}: not found; `dvc repro {self.stage}` makes it")
         return self
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.entry import prepare_environment, run
+from stages.entry import run
 from stages.measurement.memory import PeakMemory
 from stages.measurement.timing import repeated, timed
 
@@ -102,8 +102,10 @@ def sentence_pairs(specification: dict[str, Any]) -> dict[str, Any]:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(specification["threads"])
-    tokenizer = AutoTokenizer.from_pretrained(specification["path"])
-    model = AutoModelForSequenceClassification.from_pretrained(specification["path"], num_labels=1).eval()
+    tokenizer = AutoTokenizer.from_pretrained(specification["path"], local_files_only=True)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        specification["path"], num_labels=1, local_files_only=True
+    ).eval()
 
     def score(pair: list[str]) -> object:
         return model(**tokenizer(*pair, truncation=True, max_length=128, return_tensors="pt")).logits.item()
@@ -123,5 +125,4 @@ def token_ids(rows: int, tokens: int, vocabulary: int) -> Any:
 
 
 if __name__ == "__main__":
-    prepare_environment()
     run(main)

@@ -16,8 +16,8 @@ RETAINED = (
 )
 AGAINST_CHANCE = (
     "95 % intervals over the dev rows: Wilson for accuracy and, conservatively, for SQuAD's F1; Fisher's z for "
-    "Pearson; bootstrap for Matthews. Chance is the accuracy of the dev set's majority class, and 0 for correlations and F1. A "
-    "model beats it where the interval lies above."
+    "Pearson; bootstrap for Matthews. Chance is the accuracy of the dev set's majority class, and 0 for correlations "
+    "and F1. A model beats it where the interval lies above."
 )
 
 

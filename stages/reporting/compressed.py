@@ -9,6 +9,7 @@ from stages.artifacts import read_json
 from stages.measurement.variants import VARIANTS
 from stages.reporting.labels import number, title
 from stages.reporting.markdown import DASH, Footnotes, markdown_table
+from stages.reporting.published import REPRODUCTION, load_published
 
 Rows = Mapping[str, Mapping[str, Any]]
 TITLES = {
@@ -21,7 +22,7 @@ TITLES = {
     "onnx_pruned": "ONNX, pruned",
     "onnx_pruned_int8": "ONNX, pruned, INT8",
 }
-BETTER = "Latency is the median of one row; in brackets the 90th percentile."
+PUBLISHED_PARAMETERS = 66_985_530  # of the published compression table: only beside equal ones does it stand
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,17 @@ class Measurements:
     quality: Rows
     onnx: Rows
     speed: Rows
-    machine: Mapping[str, Any]
+    summary: Mapping[str, Any]
     prune: Mapping[str, Any]
 
+    @property
+    def middle(self) -> str:
+        """The length, in tokens, that stands for all where a single latency is shown."""
+        lengths = [str(length) for length in self.compression["baseline"]["latency_ms"]]
+        return lengths[len(lengths) // 2]
 
-def load_measurements(metrics: Path, bench: Path, models: Sequence[str]) -> Measurements:
+
+def load_measurements(metrics: Path, summary: Path, models: Sequence[str]) -> Measurements:
     """Read the JSON files of the variants and of the given `models`; UserError if one is missing or damaged."""
     names = [variant.name for variant in VARIANTS]
     return Measurements(
@@ -44,7 +51,7 @@ def load_measurements(metrics: Path, bench: Path, models: Sequence[str]) -> Meas
         quality={name: read_json(metrics / "quality" / f"{name}.json") for name in names},
         onnx={path.stem: read_json(path) for path in sorted((metrics / "onnx").glob("*.json"))},
         speed={name: read_json(metrics / "speed" / f"{name}.json") for name in models},
-        machine=read_json(bench / "machine.json"),
+        summary=read_json(summary),
         prune=read_json(metrics / "prune.json"),
     )
 
@@ -72,35 +79,51 @@ def _sizes(found: Measurements) -> str:
         ]
         for name, row in found.compression.items()
     ]
-    note = f"{_pruning(found)} Compressed as a download is (DEFLATE)."
+    rows += [
+        [label, f"{row['parameters']:,}", DASH, number(row["size_mb"], 2), number(row["size_mb"] / size, 2), DASH]
+        for label, row, size in _published_sizes(found)
+    ]
+    note = (
+        f"{_pruning(found)} Zeros: of the Linear weights without the vocabulary projection, which is the embedding's "
+        "matrix. Compressed as a download is (DEFLATE)."
+    )
     return f"### Size\n\n{note}\n\n{markdown_table(header, rows)}"
 
 
+def _published_sizes(found: Measurements) -> list[tuple[str, Mapping[str, Any], float]]:
+    """Return published rows, each with its label and the size of the first of them, beside a model of that size."""
+    if found.compression["baseline"]["parameters"] != PUBLISHED_PARAMETERS:
+        return []
+    rows = load_published("reproduction")["compression"]
+    first = rows["baseline"]["size_mb"]
+    return [(f"{TITLES[name]}, published: {REPRODUCTION}", row, first) for name, row in rows.items()]
+
+
 def _speeds(found: Measurements) -> str:
-    lengths = list(found.compression["baseline"]["latency_ms"])
+    lengths, middle = list(found.compression["baseline"]["latency_ms"]), found.middle
     header = ["Variant", "load ms", "first inference ms", *(f"ms at {length}" for length in lengths)]
-    header += ["speed-up", "rows/s", "peak MiB"]
-    middle = lengths[len(lengths) // 2]
+    header += [f"rounds at {middle}", f"p90 at {middle}", "speed-up", "rows/s", "peak MiB"]
     first = found.compression["baseline"]["latency_ms"][middle]["p50"]
-    rows = [
-        [
-            TITLES[name],
-            number(row["load_ms"], 0),
-            number(row["cold_start_ms"], 1),
-            *(f"{row['latency_ms'][n]['p50']:.1f} ({row['latency_ms'][n]['p90']:.1f})" for n in lengths),
-            f"{first / row['latency_ms'][middle]['p50']:.2f}x",
-            number(row["throughput"], 1),
-            number(row["peak_memory_mb"], 1),
-        ]
-        for name, row in found.compression.items()
-    ]
+    rows = []
+    for name, row in found.compression.items():
+        spread = found.summary["compression"][name][f"latency_ms.{middle}.p50"]
+        cells = [TITLES[name], number(row["load_ms"], 0), number(row["cold_start_ms"], 1)]
+        cells += [number(row["latency_ms"][length]["p50"], 1) for length in lengths]
+        cells += [f"{spread['low']:.1f} to {spread['high']:.1f}", number(row["latency_ms"][middle]["p90"], 1)]
+        cells += [f"{first / row['latency_ms'][middle]['p50']:.2f}x", number(row["throughput"], 1)]
+        rows.append([*cells, number(row["peak_memory_mb"], 1)])
+    return f"### Speed and memory\n\n{_speed_note(found)}\n\n{markdown_table(header, rows)}"
+
+
+def _speed_note(found: Measurements) -> str:
     some = found.compression["baseline"]
-    note = (
-        f"{machine_text(found.machine)} {BETTER} Speed-up: over the first row at {middle} tokens. Rows a second in "
-        f"batches of {some['throughput_batch']} x {some['throughput_length']} tokens. Peak memory: growth of resident "
-        "memory over the process before loading; ONNX without the memory arena that its times are taken with."
+    return (
+        f"{machine_text(found.summary['machine'])} Each model in fresh processes, the models taking turns. Latency: "
+        f"median of one row by its tokens; at {found.middle} tokens also the lowest and highest round's median, the "
+        "90th percentile and the speed-up over the first variant. Rows a second in batches of "
+        f"{some['throughput_batch']} x {some['throughput_length']} tokens. Peak memory: growth of resident memory over "
+        "the process before loading; ONNX without the memory arena that its times are taken with."
     )
-    return f"### Speed and memory\n\n{note}\n\n{markdown_table(header, rows)}"
 
 
 def machine_text(machine: Mapping[str, Any]) -> str:
@@ -160,6 +183,21 @@ def _teacher_speed(found: Measurements) -> str:
         ]
         for name, row in found.speed.items()
     ]
-    note = "One pass over STS-B pairs, from text to score with a classification head, one pair at a time."
+    rows += [
+        [f"{title(name)}, published: {REPRODUCTION}", row["parameters"], "1,000", number(row["seconds"], 2), ratio]
+        for name, row, ratio in _published_speeds(found)
+    ]
+    note = (
+        "One pass over STS-B pairs, from text to score with a classification head, one pair at a time. Seconds of "
+        "different machines do not compare, the speed-up does."
+    )
     table = markdown_table(["Model", "Parameters", "Pairs", "Seconds", "Speed-up"], rows)
-    return f"### Speed of teacher and student\n\n{note} {machine_text(found.machine)}\n\n{table}"
+    return f"### Speed of teacher and student\n\n{note} {machine_text(found.summary['machine'])}\n\n{table}"
+
+
+def _published_speeds(found: Measurements) -> list[tuple[str, Mapping[str, Any], str]]:
+    if found.compression["baseline"]["parameters"] != PUBLISHED_PARAMETERS:
+        return []
+    rows = load_published("reproduction")["speed"]
+    slowest = max(row["seconds"] for row in rows.values())
+    return [(name, row, f"{slowest / row['seconds']:.2f}x") for name, row in rows.items()]

@@ -13,8 +13,6 @@ from stages.reporting.compressed import TITLES, Measurements
 
 mpl.use("agg")
 STYLE: Any = {
-    "svg.hashsalt": "distilbert",  # equal figures give equal files
-    "svg.fonttype": "path",
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -27,8 +25,7 @@ MARKERS = {"torch": "o", "onnx": "s"}
 
 def pareto(found: Measurements, folder: Path) -> None:
     """Draw every variant at its size and latency, coloured by its distillation loss, with the Pareto front."""
-    lengths = list(found.compression["baseline"]["latency_ms"])
-    length = lengths[len(lengths) // 2]
+    length = found.middle
     points = {
         name: (row["size_mb"], row["latency_ms"][length]["p50"], found.quality[name]["distill_loss"])
         for name, row in found.compression.items()
@@ -94,10 +91,9 @@ def latency(found: Measurements, folder: Path) -> None:
 
 @contextmanager
 def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
-    """Yield axes, and save the figure as SVG and PNG."""
+    """Yield axes, and save the figure as PNG."""
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=size, layout="constrained")
         yield axes
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-        figure.savefig(path.with_suffix(".png"), dpi=120, metadata={"Software": None})
+        figure.savefig(path.with_suffix(".png"), dpi=120, metadata={"Software": None})  # equal figures, equal files
         plt.close(figure)

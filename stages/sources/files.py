@@ -13,6 +13,7 @@ from stages.errors import UserError
 from stages.params import Files
 from stages.sources.schema import Task, check_spans, conform
 
+SUFFIXES = (".parquet", ".jsonl", ".txt")
 BATCH = 16_384  # rows read at once
 
 
@@ -29,6 +30,8 @@ def existing(paths: list[str], suffixes: tuple[str, ...]) -> list[Path]:
 def origin(files: Files) -> dict[str, Any]:
     """Return what `dataset.json` says about the rows' origin: each file with its SHA-256."""
     used = {split: paths for split, paths in files.model_dump().items() if paths}
+    for paths in used.values():
+        existing(paths, SUFFIXES)
     return {
         "source": "files",
         "files": {split: {path: file_sha256(Path(path)) for path in paths} for split, paths in used.items()},

@@ -1,0 +1,47 @@
+"""The table of Android devices on made-up rows."""
+
+from typing import Any
+
+from stages.reporting.devices import MODELS, render
+
+UNMEASURED = {"status": "not measured", "size_mb": 12.35}
+MEASURED: dict[str, Any] = {
+    "status": "measured",
+    "size_mb": 12.35,
+    "avg_ms": 40.5,
+    "p50_ms": 40.0,
+    "p90_ms": 44.25,
+    "tokens_per_second": 1580.2,
+    "peak_memory_mb": 88.8,
+    "top1_agreement": 0.984,
+    "device_kind": "phone",
+    "device": "A Phone <1>",
+    "onnxruntime": "1.32.0",
+    "runtime_build": "android-aar",
+    "protocol": "quick",
+    "threads": 1,
+    "batch": 1,
+    "length": 64,
+}
+
+
+def row(text: str, first: str) -> list[str]:
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    return next(cells for cells in lines if cells[0] == first)
+
+
+def test_without_a_device_the_table_says_so_and_how_to_measure() -> None:
+    text = render(dict.fromkeys(MODELS, UNMEASURED))
+    assert row(text, "fp32")[1:3] == ["12.35", "not measured"]
+    assert "`make android-bench`" in text
+
+
+def test_published_figures_stand_below_and_are_labelled() -> None:
+    text = render(dict.fromkeys(MODELS, UNMEASURED))
+    assert row(text, "INT8, published: reproduction, emulator")[1:5] == ["86.71", "51.12", "51.05", "51.24"]
+
+
+def test_a_measured_row_names_its_device_and_that_it_was_a_quick_look() -> None:
+    text = render({**dict.fromkeys(MODELS, UNMEASURED), "distilbert_baseline_int8": MEASURED})
+    assert row(text, "INT8")[2:] == ["40.50", "40.00", "44.25", "1580", "88.8", "98.4 %"]
+    assert "Phone: A Phone <1>, ONNX Runtime 1.32.0 (android-aar), 1 thread, 1 x 64 tokens, a quick look." in text
