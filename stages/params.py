@@ -246,6 +246,14 @@ class OnnxExport(Section):
         Literal["CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "WNLI", "IMDb", "SQuAD"], SquadOverrides
     ] = Field(description="tasks whose fine-tuned models are exported; may be empty")
 
+    @model_validator(mode="after")
+    def _answers_only_for_squad(self) -> Self:
+        for task, settings in self.tasks.items():
+            others = sorted(settings.model_fields_set - set(Overrides.model_fields))
+            if task != "SQuAD" and others:
+                raise ValueError(f"tasks.{task}.{others[0]} belongs to SQuAD alone")
+        return self
+
 
 class QualityEval(Section):
     """Stage `quality-eval`."""

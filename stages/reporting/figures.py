@@ -21,6 +21,7 @@ STYLE: Any = {
     "legend.frameon": False,
 }
 MARKERS = {"torch": "o", "onnx": "s"}
+COLOURS = {"torch": "C1", "onnx": "C0"}
 
 
 def pareto(found: Measurements, folder: Path) -> None:
@@ -44,7 +45,7 @@ def pareto(found: Measurements, folder: Path) -> None:
         axes.figure.colorbar(drawn, label="distillation loss (lower is better)")
         axes.set(xlabel="size on disk, MiB", ylabel=f"latency at {length} tokens, ms (median)", ylim=(0, None))
         axes.set_xlim(0, 1.3 * max(point[0] for point in points.values()))
-        axes.set_title("Size, latency and loss; the dashed line joins what nothing else beats in both", fontsize=10)
+        axes.set_title("Size, latency and loss; a dashed line joins what nothing else beats in both", fontsize=10)
 
 
 def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -68,21 +69,27 @@ def _annotate(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
         else:
             groups.append((point, [label]))
     for point, labels in groups:
-        axes.annotate("\n".join(labels), point, xytext=(9, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.annotate(
+            "\n".join(reversed(labels)), point, xytext=(9, 0), textcoords="offset points", va="center", fontsize=9
+        )
 
 
 def latency(found: Measurements, folder: Path) -> None:
-    """Draw median latency by input length, a line a variant; bars reach to the 90th percentile."""
+    """Draw median latency by input length, a line a variant; bars reach to the 90th percentile.
+
+    Colour tells the runtime, a dashed line INT8, an open marker the pruned model.
+    """
     with _figure(folder / "latency", (8.0, 5.0)) as axes:
-        for number, (name, row) in enumerate(found.compression.items()):
+        for name, row in found.compression.items():
             lengths = [int(length) for length in row["latency_ms"]]
             middle = [values["p50"] for values in row["latency_ms"].values()]
             upper = [values["p90"] - values["p50"] for values in row["latency_ms"].values()]
+            runtime = "onnx" if name.startswith("onnx") else "torch"
             axes.errorbar(
                 lengths, middle, yerr=[[0.0] * len(upper), upper], label=TITLES[name], capsize=3,
-                marker=MARKERS["onnx" if name.startswith("onnx") else "torch"],
-                linestyle="--" if "pruned" in name or name == "combined" else "-", color=f"C{number // 2}",
-                fillstyle="none" if name.startswith("onnx") and "pruned" in name else "full",
+                marker=MARKERS[runtime], color=COLOURS[runtime],
+                linestyle="--" if name.endswith(("int8", "quantized", "combined")) else "-",
+                markerfacecolor="white" if "pruned" in name or name == "combined" else COLOURS[runtime],
             )  # fmt: skip
         axes.set(xlabel="tokens", ylabel="latency, ms (median; bar to the 90th percentile)", ylim=(0, None))
         axes.set_xticks(lengths)
