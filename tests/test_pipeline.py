@@ -122,7 +122,7 @@ def test_a_clone_with_the_remote_s_files_has_nothing_to_run(project: Project, tm
 def test_a_change_re_runs_what_depends_on_it_and_nothing_before(project: Project) -> None:
     values = (project.folder / "params.yaml").read_text()
     for changes, stages in (
-        ({"epochs": 3}, {"distill"}),  # and what its new student changes, as the experiment below shows
+        ({"epochs": 3}, {"distill", "prune"}),  # and what its new student changes, as the experiment below shows
         (
             {"glue": {"tasks": {"CoLA": {"learning_rate": 3e-5}}}},
             {f"glue-eval@{m}-CoLA-42" for m in ("bert", "distilbert")},

@@ -182,8 +182,8 @@ def save_student(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, f
     """Write model and tokenizer, which no longer yields the token types that DistilBERT does not take."""
     with atomic_path(folder) as temporary:
         student.save_pretrained(temporary)
-        # What is saved is what the tokenizer was made with, whatever its attribute says.
-        tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+        tokenizer.init_kwargs["model_input_names"] = []  # only what a tokenizer was made with is saved: its attribute
         tokenizer.save_pretrained(temporary)
 
 
