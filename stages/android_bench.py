@@ -18,9 +18,10 @@ from stages.android.bench import Place, measure
 from stages.android.bundle import LIBRARY, Bundle, install, open_bundle
 from stages.android.device import Device, ThisMachine, work_folder
 from stages.android.facts import device_facts, device_kind, device_name, device_state
-from stages.android.results import MODELS, Protocol, Result, Runtime, write_result
+from stages.android.results import Protocol, Result, Runtime, write_result
 from stages.entry import run
 from stages.errors import UserError
+from stages.measurement.variants import ONNX_MODELS
 
 ON_A_PHONE = "/data/local/tmp"
 
@@ -81,7 +82,7 @@ def bench(options: argparse.Namespace) -> Result:
     facts = device_facts(device)
     _require_abi(bundle, device, facts.abis)
     how = protocol(options)
-    models = references([options.models / f"{name}.onnx" for name in MODELS], how.batch, how.length)
+    models = references([options.models / f"{name}.onnx" for name in ONNX_MODELS], how.batch, how.length)
     with work_folder(device, options.folder or ("/tmp" if options.host else ON_A_PHONE)) as folder:
         hashes = install(bundle, device, folder)
         before = device_state(device)

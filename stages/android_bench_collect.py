@@ -14,11 +14,11 @@ def main() -> None:
     """Write a row a model and the figure, and name the records that do not count."""
     from stages.android.collection import collect, row
     from stages.android.figure import draw
-    from stages.android.results import MODELS
     from stages.artifacts import atomic_path, file_sha256, write_json
     from stages.errors import UserError
+    from stages.measurement.variants import ONNX_MODELS
 
-    paths = {name: EXPORTED / f"{name}.onnx" for name in MODELS}
+    paths = {name: EXPORTED / f"{name}.onnx" for name in ONNX_MODELS}
     for path in paths.values():
         if not path.is_file():
             raise UserError(f"{path}: not found; `dvc repro onnx-export` makes it")
@@ -27,7 +27,7 @@ def main() -> None:
         print(f"skipped {reason}")
     with atomic_path(METRICS) as metrics, atomic_path(PLOTS) as plots:
         plots.mkdir()
-        draw(collection, list(MODELS), plots / "latency")
+        draw(collection, list(ONNX_MODELS), plots / "latency.png")
         metrics.mkdir()
         for name, path in paths.items():
             write_json(metrics / f"{name}.json", row(name, path.stat().st_size, collection))

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.android.results import MODELS
+from stages.measurement.variants import ONNX_MODELS
 
 VOCABULARY, HIDDEN = 97, 16
 
@@ -50,7 +50,7 @@ def write_int8(model: Path) -> Path:
 
 def write_models(folder: Path) -> Path:
     """All four of them."""
-    for number, name in enumerate(MODELS):
+    for number, name in enumerate(ONNX_MODELS):
         if not name.endswith("_int8"):
             write_int8(write_model(folder / f"{name}.onnx", seed=number))
     return folder

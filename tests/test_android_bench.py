@@ -13,8 +13,9 @@ import pytest
 from android_loopback import DEBIAN, INSTALL, QEMU, ROOT, SERIAL, Loopback, loopback, require
 from android_models import write_model, write_models
 
-from stages.android.results import MODELS, Result, read_result
+from stages.android.results import Result, read_result
 from stages.artifacts import file_sha256
+from stages.measurement.variants import ONNX_MODELS
 
 EMULATOR = """case "$1" in
   ro.product.cpu.abilist) echo arm64-v8a,x86_64 ;;
@@ -97,7 +98,7 @@ def test_the_whole_bench_over_adb(device: Loopback, bundle: Path, models: Path, 
     assert found.device.memory_mib > 0
     assert found.runtime.sha256["runner"] == file_sha256(bundle / "runner")
     assert found.runtime.sha256["libonnxruntime.so"] == file_sha256(bundle / "libonnxruntime.so")
-    assert [(model.name, model.threads) for model in found.models] == [(n, t) for t in (1, 2) for n in MODELS]
+    assert [(model.name, model.threads) for model in found.models] == [(n, t) for t in (1, 2) for n in ONNX_MODELS]
     for model in found.models:
         assert model.sha256 == file_sha256(models / f"{model.name}.onnx")
         assert model.agreement.relative_error < 1e-6
@@ -128,7 +129,7 @@ def test_what_names_itself_an_emulator_is_collected_as_one(device: Loopback, bun
     found = only_result(tmp_path / "android/results")
     assert (found.device_kind, found.device_name, found.device.api_level) == ("emulator", "Google sdk_gphone64", 34)
     table = collected(tmp_path)
-    assert set(table) == set(MODELS)
+    assert set(table) == set(ONNX_MODELS)
     for name, row in table.items():
         assert ("float32_relative_error" in row) == name.endswith("_int8")
         assert row["status"] == "measured"

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from stages.android.agreement import Reference, compare
 from stages.android.bench import reason, remaining
 from stages.android.collection import collect, row
-from stages.android.results import MODELS, Protocol, Result, RunnerReport, parse_report, read_result, write_result
+from stages.android.results import Protocol, Result, RunnerReport, parse_report, read_result, write_result
 from stages.artifacts import file_sha256
 from stages.errors import UserError
+from stages.measurement.variants import ONNX_MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
-HASHES = {name: f"{number:064x}" for number, name in enumerate(MODELS)}
+HASHES = {name: f"{number:064x}" for number, name in enumerate(ONNX_MODELS)}
 
 
 def save(folder: Path, *results: Result) -> None:
@@ -34,7 +35,7 @@ def save(folder: Path, *results: Result) -> None:
 
 def rows(folder: Path) -> dict[str, dict[str, Any]]:
     found = collect(folder, HASHES)
-    return {name: row(name, 2**20, found) for name in MODELS}
+    return {name: row(name, 2**20, found) for name in ONNX_MODELS}
 
 
 def test_figures_follow_their_formulas(tmp_path: Path) -> None:
@@ -157,13 +158,13 @@ def test_the_stage_writes_every_row_and_the_figure_the_same_at_every_run(tmp_pat
     done = stage(tmp_path)
     assert done.returncode == 0, done.stderr
     empty = outputs(tmp_path)
-    assert {Path(name).stem for name in empty if name.startswith("metrics/android")} == set(MODELS)
+    assert {Path(name).stem for name in empty if name.startswith("metrics/android")} == set(ONNX_MODELS)
     assert {Path(name).name for name in empty if name.startswith("plots/android-bench-collect")} == {
         "latency.png",
     }
     assert json.loads(empty["metrics/android/distilbert_pruned.json"])["status"] == "not measured"
 
-    hashes = {name: file_sha256(tmp_path / f"models/onnx/{name}.onnx") for name in MODELS}
+    hashes = {name: file_sha256(tmp_path / f"models/onnx/{name}.onnx") for name in ONNX_MODELS}
     save(
         tmp_path / "android/results",
         result(hashes),

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from stages.reporting.devices import MODELS, render
+from stages.measurement.variants import ONNX_MODELS
+from stages.reporting.devices import render
 
 UNMEASURED = {"status": "not measured", "size_mb": 12.35}
 MEASURED: dict[str, Any] = {
@@ -31,17 +32,17 @@ def row(text: str, first: str) -> list[str]:
 
 
 def test_without_a_device_the_table_says_so_and_how_to_measure() -> None:
-    text = render(dict.fromkeys(MODELS, UNMEASURED))
+    text = render(dict.fromkeys(ONNX_MODELS, UNMEASURED))
     assert row(text, "fp32")[1:3] == ["12.35", "not measured"]
     assert "`make android-bench`" in text
 
 
 def test_published_figures_stand_below_and_are_labelled() -> None:
-    text = render(dict.fromkeys(MODELS, UNMEASURED))
+    text = render(dict.fromkeys(ONNX_MODELS, UNMEASURED))
     assert row(text, "INT8, published: reproduction, emulator")[1:5] == ["86.71", "51.12", "51.05", "51.24"]
 
 
 def test_a_measured_row_names_its_device_and_that_it_was_a_quick_look() -> None:
-    text = render({**dict.fromkeys(MODELS, UNMEASURED), "distilbert_baseline_int8": MEASURED})
+    text = render({**dict.fromkeys(ONNX_MODELS, UNMEASURED), "distilbert_baseline_int8": MEASURED})
     assert row(text, "INT8")[2:] == ["40.50", "40.00", "44.25", "1580", "88.8", "98.4 %"]
     assert "Phone: A Phone <1>, ONNX Runtime 1.32.0 (android-aar), 1 thread, 1 x 64 tokens, a quick look." in text

@@ -19,8 +19,8 @@ from ruamel.yaml import YAML
 
 from stages import report
 from stages.errors import UserError
+from stages.measurement.variants import ONNX_MODELS
 from stages.params import validate
-from stages.reporting import devices
 from stages.reporting.cells import Results, load_results
 from stages.reporting.comparison import terminal
 from stages.reporting.summary import mean_retained, retained, standing
@@ -110,7 +110,7 @@ def project(tmp_path: Path, values: dict, monkeypatch: pytest.MonkeyPatch) -> Pa
             write_cell(tmp_path, "squad", model, "SQuAD", seed)
     write_measurements(tmp_path)
     (tmp_path / "metrics/android").mkdir()
-    for name in devices.MODELS:
+    for name in ONNX_MODELS:
         row = {"status": "not measured", "size_mb": 1.0}
         (tmp_path / f"metrics/android/{name}.json").write_text(json.dumps(row))
     (tmp_path / "metrics/distill.json").write_text(json.dumps(DISTILL))

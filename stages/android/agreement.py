@@ -15,11 +15,11 @@ from stages.android.results import Agreement
 from stages.artifacts import file_sha256
 from stages.deployment.session import open_session
 from stages.errors import UserError
+from stages.measurement.inputs import token_ids
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"
 INT8 = "_int8"
-STRIDE = 7919  # a prime, so that consecutive positions hold unlike tokens
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,6 @@ def reference(path: Path, batch: int, length: int) -> Reference:
     (logits,) = session.run([OUTPUT], dict(zip(INPUTS, (ids, mask), strict=True)))
     data = b"".join(part.astype("<i8").tobytes() for part in (ids, mask))
     return Reference(path.stem, path, file_sha256(path), data, logits)
-
-
-def token_ids(batch: int, length: int, vocabulary: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """Token ids (batch, length) spread over the vocabulary, the same at every call."""
-    return (np.arange(batch * length, dtype=np.int64) * STRIDE % vocabulary).reshape(batch, length)
 
 
 def compare(device: bytes, shape: list[int], expected: Reference) -> Agreement:

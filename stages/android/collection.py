@@ -12,9 +12,9 @@ from statistics import mean, median
 from typing import Any
 
 from stages.android.results import ModelResult, Result, read_result
+from stages.measurement.sizes import MIB
 from stages.measurement.timing import percentile
 
-MIB = 2**20
 MEASURED, NOT_MEASURED = "measured", "not measured"
 ANDROID = ("phone", "emulator")  # the better one first, as in the next two
 RUNTIMES = ("android-aar", "linux-glibc", "host")

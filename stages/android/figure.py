@@ -1,38 +1,23 @@
 """The figure of the measured latencies; equal records give equal files."""
 
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from stages.android.collection import Collection, Configuration, Entry, medians
+from stages.drawing import png
 
-mpl.use("agg")
-STYLE: dict[Any, Any] = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-}
 GROUP = 0.8  # width of a model's bars, of 1
 
 
 def draw(collection: Collection, names: list[str], path: Path) -> None:
-    """Draw median latency by model, a bar a configuration, or that nothing is measured; `path` without its suffix."""
-    with mpl.rc_context(STYLE):
-        if collection.configurations:
-            figure, axes = plt.subplots(figsize=(8.0, 5.0), layout="constrained")
-            _bars(axes, collection.configurations, names)
-        else:
-            figure = plt.figure(figsize=(8.0, 1.5))
+    """Draw median latency by model, a bar a configuration, or that nothing is measured."""
+    if collection.configurations:
+        with png(path, (8.0, 5.0), "constrained") as figure:
+            _bars(figure.subplots(), collection.configurations, names)
+    else:
+        with png(path, (8.0, 1.5), "none") as figure:
             figure.text(0.5, 0.5, "Not measured on an Android device yet: android/README.md", ha="center", va="center")
-        figure.savefig(path.with_suffix(".png"), dpi=120, metadata={"Software": None})
-        plt.close(figure)
 
 
 def _bars(axes: Axes, found: dict[Configuration, dict[str, list[Entry]]], names: list[str]) -> None:

@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stages.artifacts import atomic_path
 from stages.errors import UserError
 
-MODELS = ("distilbert_baseline", "distilbert_baseline_int8", "distilbert_pruned", "distilbert_pruned_int8")
-
 RuntimeBuild = Literal["android-aar", "linux-glibc", "host"]
 DeviceKind = Literal["phone", "emulator", "loopback", "host"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

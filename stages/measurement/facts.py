@@ -41,18 +41,22 @@ def onnx_sparsity(path: Path, vocabulary: int) -> float:
     from google.protobuf.message import DecodeError
     from onnx import numpy_helper
 
+    from stages.deployment.graphs import initializers
+
     try:
-        graph = onnx.load(str(path)).graph
+        model = onnx.load(str(path))
     except DecodeError as error:
         raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro onnx-export`") from error
-    weights = {tensor.name: tensor for tensor in graph.initializer}
+    weights = initializers(model)
     # An int8 matrix may reach its product through a Transpose or a DequantizeLinear.
     passed = {
         node.output[0]: node.input[0]
-        for node in graph.node
+        for node in model.graph.node
         if node.op_type in ("Transpose", "DequantizeLinear", "Identity") and node.input[0] in weights
     }
-    names = {passed.get(name, name) for node in graph.node if node.op_type in MATRIX_PRODUCTS for name in node.input}
+    names = {
+        passed.get(name, name) for node in model.graph.node if node.op_type in MATRIX_PRODUCTS for name in node.input
+    }
     zeros = total = 0
     for name in sorted(names & set(weights)):
         array = numpy_helper.to_array(weights[name])

@@ -7,7 +7,6 @@ from typing import Self
 
 import psutil
 
-MIB = 2**20
 SAMPLING_SECONDS = 0.002
 CLEAR_REFS = Path("/proc/self/clear_refs")
 

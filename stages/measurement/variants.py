@@ -51,3 +51,4 @@ VARIANTS = (
     _onnx("pruned", "pruned"),
     _onnx("pruned_int8", "pruned"),
 )
+ONNX_MODELS = tuple(variant.weights.stem for variant in VARIANTS if variant.runtime == "onnx")

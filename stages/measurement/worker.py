@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.entry import run
+from stages.measurement.inputs import token_ids
 from stages.measurement.memory import PeakMemory
+from stages.measurement.sizes import MIB
 from stages.measurement.timing import repeated, timed
 
 Inference = Callable[[int, int], object]  # (rows, tokens a row) -> output
@@ -87,7 +89,7 @@ def measured(load: Callable[[], Inference], specification: dict[str, Any]) -> di
         "cold_start_ms": 1000 * cold_seconds,
         "latency_ms": {length: [1000 * seconds for seconds in found] for length, found in latency.items()},
         "throughput": rows * len(batches) / sum(batches),
-        "peak_memory_mb": peak.growth / 2**20,
+        "peak_memory_mb": peak.growth / MIB,
     }
 
 
@@ -115,13 +117,6 @@ def sentence_pairs(specification: dict[str, Any]) -> dict[str, Any]:
         for pair in pairs[: specification["warmup"]]:
             score(pair)
         return {"seconds": timed(lambda: [score(pair) for pair in pairs])}
-
-
-def token_ids(rows: int, tokens: int, vocabulary: int) -> Any:
-    """Token ids (rows, tokens) spread over the vocabulary, the same at every call."""
-    import numpy as np
-
-    return (np.arange(rows * tokens, dtype=np.int64).reshape(rows, tokens) * 7919) % vocabulary
 
 
 if __name__ == "__main__":

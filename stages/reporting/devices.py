@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts import read_json
+from stages.measurement.variants import ONNX_MODELS
 from stages.reporting.labels import number
 from stages.reporting.markdown import DASH, markdown_table
 from stages.reporting.published import FOLDER, REPRODUCTION, load_published
 
-MODELS = ("distilbert_baseline", "distilbert_baseline_int8", "distilbert_pruned", "distilbert_pruned_int8")
-TITLES = dict(zip(MODELS, ("fp32", "INT8", "pruned", "pruned, INT8"), strict=True))
+TITLES = dict(zip(ONNX_MODELS, ("fp32", "INT8", "pruned", "pruned, INT8"), strict=True))
 MEASURED = "measured"
 HOW = (
     "Not measured: no result of the models exported last is in `android/results`. With a phone at hand, "
@@ -23,7 +23,7 @@ AGREEMENT = (
 
 def load_devices(metrics: Path) -> dict[str, Any]:
     """Read the rows of the exported models; UserError if one is missing or damaged."""
-    return {name: read_json(metrics / "android" / f"{name}.json") for name in MODELS}
+    return {name: read_json(metrics / "android" / f"{name}.json") for name in ONNX_MODELS}
 
 
 def render(rows: Mapping[str, Mapping[str, Any]], folder: Path = FOLDER) -> str:

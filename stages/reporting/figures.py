@@ -1,25 +1,13 @@
 """Figures of the report: size against latency with the loss as colour, and latency by length."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from stages.drawing import png
 from stages.reporting.compressed import TITLES, Measurements
 
-mpl.use("agg")
-STYLE: Any = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-}
+SIZE = (8.0, 5.0)  # inches
 MARKERS = {"torch": "o", "onnx": "s"}
 COLOURS = {"torch": "C1", "onnx": "C0"}
 
@@ -31,7 +19,8 @@ def pareto(found: Measurements, folder: Path) -> None:
         name: (row["size_mb"], row["latency_ms"][length]["p50"], found.quality[name]["distill_loss"])
         for name, row in found.compression.items()
     }
-    with _figure(folder / "pareto", (8.0, 5.0)) as axes:
+    with png(folder / "pareto.png", SIZE, "constrained") as figure:
+        axes = figure.subplots()
         lowest, highest = (f(loss for *_, loss in points.values()) for f in (min, max))
         for runtime, marker in MARKERS.items():
             chosen = [point for name, point in points.items() if name.startswith("onnx") == (runtime == "onnx")]
@@ -42,7 +31,7 @@ def pareto(found: Measurements, folder: Path) -> None:
             )  # fmt: skip
         axes.plot(*zip(*front([point[:2] for point in points.values()]), strict=True), "--", color="0.6", zorder=2)
         _annotate(axes, {TITLES[name]: point[:2] for name, point in points.items()})
-        axes.figure.colorbar(drawn, label="distillation loss (lower is better)")
+        figure.colorbar(drawn, label="distillation loss (lower is better)")
         axes.set(xlabel="size on disk, MiB", ylabel=f"latency at {length} tokens, ms (median)", ylim=(0, None))
         axes.set_xlim(0, 1.3 * max(point[0] for point in points.values()))
         axes.set_title("Size, latency and loss; a dashed line joins what nothing else beats in both", fontsize=10)
@@ -79,7 +68,8 @@ def latency(found: Measurements, folder: Path) -> None:
 
     Colour tells the runtime, a dashed line INT8, an open marker the pruned model.
     """
-    with _figure(folder / "latency", (8.0, 5.0)) as axes:
+    with png(folder / "latency.png", SIZE, "constrained") as figure:
+        axes = figure.subplots()
         for name, row in found.compression.items():
             lengths = [int(length) for length in row["latency_ms"]]
             middle = [values["p50"] for values in row["latency_ms"].values()]
@@ -94,13 +84,3 @@ def latency(found: Measurements, folder: Path) -> None:
         axes.set(xlabel="tokens", ylabel="latency, ms (median; bar to the 90th percentile)", ylim=(0, None))
         axes.set_xticks(lengths)
         axes.legend(fontsize=9)
-
-
-@contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
-    """Yield axes, and save the figure as PNG."""
-    with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=size, layout="constrained")
-        yield axes
-        figure.savefig(path.with_suffix(".png"), dpi=120, metadata={"Software": None})  # equal figures, equal files
-        plt.close(figure)
