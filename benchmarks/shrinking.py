@@ -8,14 +8,13 @@ encoder and of the masked language model. Random weights have no quality; `prune
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
 from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedModel
+from turns import by_turns
 
 from stages.compression.structured import Importance, kept_heads, kept_width, shrink
 from stages.compression.vocabulary import trim_model
@@ -83,18 +82,6 @@ def encoder_call(model: PreTrainedModel, ids: torch.Tensor) -> Callable[[], obje
 def model_call(model: PreTrainedModel, ids: torch.Tensor) -> Callable[[], object]:
     """Return a call of the whole masked language model."""
     return lambda: model(ids)
-
-
-@torch.inference_mode()
-def by_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call, one call of each a round, after two rounds that do not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds + 2):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: median(values[2:]) for name, values in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -242,6 +242,12 @@ class OnnxExport(Section):
     """Stage `onnx-export`."""
 
     check_blocks: int = Field(ge=1, description="held-out blocks on which ONNX and PyTorch are compared")
+    smoothing: float = Field(
+        ge=0,
+        le=1,
+        description="share of activations' range that INT8 weights take up (SmoothQuant's alpha); 0 for none",
+    )
+    calibration_rows: int = Field(ge=1, description="rows of training text that tell the activations' range")
     tasks: dict[
         Literal["CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "WNLI", "IMDb", "SQuAD"], SquadOverrides
     ] = Field(description="tasks whose fine-tuned models are exported; may be empty")

@@ -1,12 +1,15 @@
 """Stage `quality-eval`: the three distillation losses of every variant on the same held-out text."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages.entry import run
 from stages.params import Params, load_params
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from stages.distillation.masking import Batch
     from stages.measurement.quality import Forward
     from stages.measurement.variants import Variant
 
@@ -20,42 +23,41 @@ def main() -> None:
     params = load_params()
 
     from tqdm.auto import tqdm
+    from transformers import AutoTokenizer
 
     from stages.artifacts import write_rows
+    from stages.compression.loading import load_masked_lm
+    from stages.measurement.quality import Criterion, Student, Vocabulary, losses, torch_forward
     from stages.measurement.variants import VARIANTS
     from stages.runtime import configure
 
     configure(params.hardware)
     variants = [variant.require() for variant in VARIANTS]
-    losses = losses_of(params)
-    bar = tqdm(variants, desc="quality-eval", unit="variant")
-    write_rows(METRICS, {variant.name: losses(variant) for variant in bar})
+    teacher, tokenizer = load_masked_lm(TEACHER), AutoTokenizer.from_pretrained(TEACHER)
+    batches = held_out(params, tokenizer)
+    students = {
+        variant.name: Student(
+            forward(variant, params), Vocabulary.between(tokenizer, AutoTokenizer.from_pretrained(variant.checkpoint))
+        )
+        for variant in variants
+    }
+    bar = tqdm(batches, desc="quality-eval", unit="block")
+    criterion = Criterion(params.distill.temperature, params.distill.kl_tokens)
+    found = losses(students, torch_forward(teacher), bar, criterion)
+    write_rows(METRICS, {name: {key: round(value, 6) for key, value in row.items()} for name, row in found.items()})
 
 
-def losses_of(params: Params) -> Any:
-    """Prepare teacher and batches; returns the function that measures a variant."""
-    from transformers import AutoTokenizer
-
-    from stages.compression.loading import load_masked_lm
+def held_out(params: Params, tokenizer: "PreTrainedTokenizerBase") -> "list[Batch]":
+    """Mask the held-out blocks, one a batch, the same at every call."""
     from stages.distillation.corpus import load_blocks
     from stages.distillation.masking import Masking, held_out_batches
-    from stages.measurement.quality import Criterion, Vocabulary, losses, torch_forward
 
-    settings, distill = params.quality_eval, params.distill
-    teacher, tokenizer = load_masked_lm(TEACHER), AutoTokenizer.from_pretrained(TEACHER)
+    distill = params.distill
     train, dev = (
         load_blocks(CORPUS / f"{split}.parquet", tokenizer, distill.block_length) for split in ("train", "dev")
     )
     masking = Masking.of(tokenizer, train.counts, distill.mlm_probability, distill.mlm_smoothing, params.seed)
-    batches = held_out_batches(dev, masking, settings.blocks, 1)
-    criterion = Criterion(distill.temperature, distill.kl_tokens)
-
-    def measure(variant: "Variant") -> dict[str, float]:
-        vocabulary = Vocabulary.between(tokenizer, AutoTokenizer.from_pretrained(variant.checkpoint))
-        found = losses(forward(variant, params), torch_forward(teacher), batches, vocabulary, criterion)
-        return {name: round(value, 6) for name, value in found.items()}
-
-    return measure
+    return held_out_batches(dev, masking, params.quality_eval.blocks, 1)
 
 
 def forward(variant: "Variant", params: Params) -> "Forward":

@@ -34,7 +34,7 @@ OVERLAY: dict[str, Any] = {
     "finetune": {"epochs": 1.0, "batch_size": 16},
     "squad": {"tasks": {"SQuAD": {"max_length": 96, "doc_stride": 16}}},
     "prune": {"importance_blocks": 2},
-    "onnx_export": {"check_blocks": 2},
+    "onnx_export": {"check_blocks": 2, "calibration_rows": 2},
     "quality_eval": {"blocks": 4},
     "speed_bench": {
         "rounds": 1,

@@ -11,7 +11,7 @@ from stages.distillation.masking import Batch, Masking
 from stages.distillation.models import BertStates, DistilBertStates, FrozenTeacher
 from stages.distillation.objectives import TripleLoss
 from stages.distillation.student import build_student
-from stages.measurement.quality import Criterion, Vocabulary, losses, torch_forward
+from stages.measurement.quality import Criterion, Student, Vocabulary, losses, torch_forward
 
 LENGTH = 16
 
@@ -41,6 +41,10 @@ def batches() -> list[Batch]:
     ]
 
 
+def same() -> Vocabulary:
+    return Vocabulary.between(tokenizer(), tokenizer())
+
+
 @pytest.mark.parametrize("kl_tokens", ["all", "masked"])
 def test_the_losses_are_those_of_distillation(
     bert: BertForMaskedLM,
@@ -49,8 +53,8 @@ def test_the_losses_are_those_of_distillation(
     kl_tokens: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    same = Vocabulary.between(tokenizer(), tokenizer())
-    found = losses(torch_forward(student), torch_forward(bert), batches, same, Criterion(2.0, kl_tokens))
+    students = {"student": Student(torch_forward(student), same())}
+    found = losses(students, torch_forward(bert), batches, Criterion(2.0, kl_tokens))["student"]
     states, teacher_states = DistilBertStates(student.config), BertStates(bert.config)
     states.load_state_dict(student.state_dict())
     teacher_states.load_state_dict(bert.state_dict())
@@ -76,7 +80,10 @@ def test_a_smaller_vocabulary_is_compared_on_what_it_has(
         return output.logits[..., kept], output.hidden_states[-1]
 
     vocabulary = Vocabulary.between(tokenizer(), small)
-    found = losses(forward, torch_forward(bert), batches, vocabulary, Criterion(1.0, "masked"))
+    students = {"large": Student(torch_forward(student), same()), "small": Student(forward, vocabulary)}
+    both = losses(students, torch_forward(bert), batches, Criterion(1.0, "masked"))
+    found = both["small"]
+    assert "covered" not in both["large"]
     mlm, kl, seen, total = 0.0, 0.0, 0, 0
     with torch.no_grad():
         for batch in batches:

@@ -37,8 +37,8 @@ def make_project(folder: Path) -> None:
     save_distilbert(folder / "models/distilbert")
     save_pruned(folder / "models/pruned")
     draw = random.Random(0)
-    _write(folder / "data/corpus/dev.parquet", [{"text": _sentence(draw, 30)} for _ in range(20)])
     for split in ("train", "dev"):
+        _write(folder / f"data/corpus/{split}.parquet", [{"text": _sentence(draw, 30)} for _ in range(20)])
         rows = [{"sentence": _sentence(draw, 6), "label": draw.randrange(2)} for _ in range(ROWS)]
         _write(folder / f"data/glue/SST-2/{split}.parquet", rows)
         _write(folder / f"data/squad/{split}.parquet", [_question(draw, index) for index in range(ROWS)])
@@ -67,7 +67,8 @@ def _write_params(folder: Path) -> None:
     params["hardware"] = {"threads": 1, "precision": "fp32"}
     params["distill"]["block_length"] = 16
     params["finetune"] |= {"epochs": 1.0, "batch_size": 8, "max_length": 32}
-    params["onnx_export"] = {"check_blocks": 5, "tasks": {"SST-2": {}, "SQuAD": {"doc_stride": 8}}}
+    tasks = {"SST-2": {}, "SQuAD": {"doc_stride": 8}}
+    params["onnx_export"] = {"check_blocks": 5, "smoothing": 0.6, "calibration_rows": 6, "tasks": tasks}
     yaml.dump(params, folder / "params.yaml")
 
 

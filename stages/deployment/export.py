@@ -14,7 +14,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from stages.deployment.graphs import strip, tie
+from stages.deployment.graphs import split_gemms, strip, tie
 
 INPUTS = ("input_ids", "attention_mask")
 LAST_HIDDEN_STATE = "last_hidden_state"
@@ -70,6 +70,7 @@ def export(model: PreTrainedModel, outputs: Sequence[str]) -> ModelProto:
     graph: ModelProto = program.model_proto
     strip(graph)
     tie(graph)
+    split_gemms(graph)
     onnx.checker.check_model(graph, full_check=True)
     return graph
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from stages.deployment.export import export
 from stages.deployment.graphs import save, vocabulary_matrices
 from stages.deployment.quantization import quantize
+from stages.deployment.smoothing import Calibration, smooth
 
 MIB = 2**20
 
@@ -23,14 +24,22 @@ class OnnxFile:
     facts: dict[str, Any]
 
 
-def write_pair(model: PreTrainedModel, outputs: Sequence[str], name: str, folder: Path) -> tuple[OnnxFile, OnnxFile]:
-    """Write `<name>.onnx` and `<name>_int8.onnx` into a folder; `outputs` as for `export`."""
+def write_pair(
+    model: PreTrainedModel,
+    outputs: Sequence[str],
+    name: str,
+    folder: Path,
+    calibration: Calibration,
+    threads: int,
+) -> tuple[OnnxFile, OnnxFile]:
+    """Write `<name>.onnx` and `<name>_int8.onnx` into a folder; `outputs` as for `export`.
+
+    With a strength of 0 the INT8 products are not smoothed.
+    """
     graph = export(model, outputs)
+    int8 = quantize(smooth(graph, calibration, threads) if calibration.strength else graph)
     rows = model.config.vocab_size
-    return (
-        _write(graph, folder / f"{name}.onnx", rows),
-        _write(quantize(graph), folder / f"{name}_int8.onnx", rows),
-    )
+    return _write(graph, folder / f"{name}.onnx", rows), _write(int8, folder / f"{name}_int8.onnx", rows)
 
 
 def _write(graph: ModelProto, path: Path, rows: int) -> OnnxFile:

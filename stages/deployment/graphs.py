@@ -1,5 +1,6 @@
 """ONNX graphs in memory: their initializers, what is stripped for equal bytes, and how they are written."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,45 @@ def tie(model: ModelProto) -> None:
             if copy.name != name and np.array_equal(numpy_helper.to_array(copy), table.T):
                 model.graph.initializer.remove(copy)
                 model.graph.node.insert(0, transpose(name, copy.name))
+
+
+def split_gemms(model: ModelProto) -> None:
+    """Replace each Gemm with weights of its own by MatMul and Add, so that all products are stored alike."""
+    known, uses = initializers(model), _uses(model)
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type != "Gemm" or node.input[1] not in known or uses[node.input[1]] > 1:
+            nodes.append(node)
+            continue
+        settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        assert all(settings.get(name, 1.0) == 1.0 for name in ("alpha", "beta"))
+        assert not settings.get("transA")
+        if settings.get("transB"):
+            weight = known[node.input[1]]
+            values = np.ascontiguousarray(numpy_helper.to_array(weight).T)
+            weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        operands, bias = node.input[:2], node.input[2:]  # a bias of zeros is left out by the exporter
+        product = f"{node.output[0]}_product" if bias else node.output[0]
+        nodes.append(helper.make_node("MatMul", operands, [product], name=node.name))
+        if bias:
+            nodes.append(helper.make_node("Add", [product, *bias], node.output, name=f"{node.name}_bias"))
+    model.graph.ClearField("node")
+    model.graph.node.extend(nodes)
+
+
+def products(model: ModelProto) -> dict[str, list[NodeProto]]:
+    """Products of an activation with a stored matrix that nothing else takes, by the name of the activation."""
+    known, uses = initializers(model), _uses(model)
+    found: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in known and uses[node.input[1]] == 1:
+            found.setdefault(node.input[0], []).append(node)
+    return found
+
+
+def _uses(model: ModelProto) -> Counter[str]:
+    """Count how often each tensor is an input of a node."""
+    return Counter(name for node in model.graph.node for name in node.input)
 
 
 def transpose(source: str, output: str) -> NodeProto:

@@ -9,11 +9,13 @@ from transformers import AutoTokenizer, PreTrainedModel
 from stages.deployment.export import MLM_OUTPUTS
 from stages.deployment.files import write_pair
 from stages.deployment.session import open_session
+from stages.deployment.smoothing import Calibration
 from stages.deployment.verification import compare
 from stages.distillation.corpus import load_blocks
 from stages.params import Params
 
-HELD_OUT = Path("data/corpus/dev.parquet")
+CORPUS = Path("data/corpus")
+SPLITS = ("train", "dev")
 
 
 def export_masked_lm(
@@ -21,13 +23,14 @@ def export_masked_lm(
 ) -> dict[str, dict[str, Any]]:
     """Write `<name>.onnx` and `<name>_int8.onnx` of a checkpoint's model, and return the metrics of both by name.
 
-    Raises UserError if the held-out text is missing, or if ONNX Runtime and PyTorch disagree.
+    Raises UserError if the text is missing, or if ONNX Runtime and PyTorch disagree.
     """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    blocks = load_blocks(HELD_OUT, tokenizer, params.distill.block_length)
-    fp32, int8 = write_pair(model, MLM_OUTPUTS, name, models)
-    ids = np.array(blocks.ids[: params.onnx_export.check_blocks], np.int64)
-    threads = params.hardware.threads
+    settings, threads = params.onnx_export, params.hardware.threads
+    train, dev = (load_blocks(CORPUS / f"{split}.parquet", tokenizer, params.distill.block_length) for split in SPLITS)
+    calibration = Calibration([*np.array(train.ids[: settings.calibration_rows], np.int64)], settings.smoothing)
+    ids = np.array(dev.ids[: settings.check_blocks], np.int64)
+    fp32, int8 = write_pair(model, MLM_OUTPUTS, name, models, calibration, threads)
     rounding, quantization = compare(model, open_session(fp32.path, threads), open_session(int8.path, threads), ids)
     rounding.require_rounding(name)
     return {

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from stages.deployment.graphs import embedding_tables, initializers, strip
+from stages.deployment.graphs import embedding_tables, initializers, products, strip
 
 INT8_MAX = 127
+HEAD_OUTPUTS = 32
 LAST_AXIS = "last_axis"
 
 
@@ -26,8 +27,9 @@ def quantize(model: ModelProto) -> ModelProto:
     """Return the INT8 form of an exported float32 graph, with the same inputs and outputs; the original stays as it is.
 
     Every product with constant weights becomes DynamicQuantizeLinear and MatMulInteger with a scale an output channel,
-    every embedding a Gather of int8 rows. A projection onto the vocabulary multiplies with the transpose of the
-    embedding's own int8 matrix, which ONNX Runtime transposes once, when it loads the file.
+    but for heads of less than 32 outputs, which cost nothing and decide. Every embedding becomes a Gather of int8 rows,
+    and a projection onto the vocabulary multiplies with the transpose of the embedding's own int8 matrix, which ONNX
+    Runtime transposes once, when it loads the file.
     """
     tables = embedding_tables(model)
     transposed = {
@@ -36,7 +38,11 @@ def quantize(model: ModelProto) -> ModelProto:
         if node.op_type == "Transpose" and node.input[0] in tables
     }
     projections = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in transposed]
-    result = _with_int8_products(model, projections)
+    known = initializers(model)
+    heads = [
+        node.name for group in products(model).values() for node in group if known[node.input[1]].dims[1] < HEAD_OUTPUTS
+    ]
+    result = _with_int8_products(model, projections + heads)
     _quantize_tables(result, sorted(tables))
     nodes = [new for node in result.graph.node for new in _rewritten(node, tables, transposed)]
     result.graph.ClearField("node")

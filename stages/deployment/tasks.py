@@ -15,6 +15,7 @@ from stages import runtime
 from stages.deployment.files import write_pair
 from stages.deployment.intervals import paired_interval
 from stages.deployment.session import open_session
+from stages.deployment.smoothing import Calibration
 from stages.deployment.verification import Difference, Logits, run, run_torch
 from stages.finetuning import answering, classification
 from stages.finetuning.cells import read_origin, read_rows
@@ -43,10 +44,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TaskModel:
-    """A fine-tuned model, the dev features it is to be scored on, and what judges its logits."""
+    """A fine-tuned model, training and dev features to calibrate and score it on, and what judges its logits."""
 
     model: PreTrainedModel
     outputs: tuple[str, ...]
+    calibration: list[Features]
     features: list[Features]
     judge: Callable[[list[Logits]], Outcome]
 
@@ -65,8 +67,10 @@ def export_task(
     Runtime and PyTorch disagree.
     """
     fitted = (_answering if task == SQUAD else _classification)(task, settings, checkpoint, name, params)
-    files = write_pair(fitted.model, fitted.outputs, name, models)
-    logits = [_predict(open_session(file.path, params.hardware.threads), fitted, file.path.stem) for file in files]
+    threads, rows = params.hardware.threads, (np.array(row["input_ids"], np.int64) for row in fitted.calibration)
+    calibration = Calibration(list(rows), params.onnx_export.smoothing)
+    files = write_pair(fitted.model, fitted.outputs, name, models, calibration, threads)
+    logits = [_predict(open_session(file.path, threads), fitted, file.path.stem) for file in files]
     if not all(np.isfinite(row).all() for rows in logits for row in rows):
         raise diverged(name, settings.applied_to(params.finetune))
     _check(fitted, logits[0][: params.onnx_export.check_blocks], name)
@@ -95,8 +99,11 @@ def _classification(task: str, settings: SquadOverrides, checkpoint: Path, name:
         answers, labels = decisions[: len(dev["dev"])], [row["label"] for row in dev["dev"]]
         return Outcome(scores, answers, np.equal(answers, labels).astype(np.float64), unit=1.0)
 
-    features = [row for rows in dev.values() for row in encode(rows, known, tokenizer, model, recipe.max_length)]
-    return TaskModel(model, ("logits",), features, judge)
+    shown = train[: params.onnx_export.calibration_rows]
+    calibration, *features = (
+        encode(rows, known, tokenizer, model, recipe.max_length) for rows in (shown, *dev.values())
+    )
+    return TaskModel(model, ("logits",), calibration, [row for rows in features for row in rows], judge)
 
 
 def _answering(task: str, settings: SquadOverrides, checkpoint: Path, name: str, params: Params) -> TaskModel:
@@ -104,7 +111,11 @@ def _answering(task: str, settings: SquadOverrides, checkpoint: Path, name: str,
     train, dev = read_rows(data, "train"), read_rows(data, "dev")
     bf16 = runtime.use_bf16(params.hardware)
     model, tokenizer, _ = answering.fit(checkpoint, train, recipe, settings.doc_stride, params.seed, bf16, name)
-    windows = make_windows(dev, tokenizer, model, recipe.max_length, settings.doc_stride, labelled=False)
+    shown = train[: params.onnx_export.calibration_rows]
+    calibration, windows = (
+        make_windows(rows, tokenizer, model, recipe.max_length, settings.doc_stride, labelled=False)
+        for rows in (shown, dev)
+    )
     references = [row["answers"]["text"] for row in dev]
 
     def judge(logits: list[Logits]) -> Outcome:
@@ -114,7 +125,8 @@ def _answering(task: str, settings: SquadOverrides, checkpoint: Path, name: str,
         scores = Squad().compute(predictions=answers, references=references)
         return Outcome(scores, answers, np.array(f1), unit=100.0)
 
-    return TaskModel(model, ("start_logits", "end_logits"), [window.features for window in windows], judge)
+    shown_features, features = ([window.features for window in each] for each in (calibration, windows))
+    return TaskModel(model, ("start_logits", "end_logits"), shown_features, features, judge)
 
 
 def _predict(session: InferenceSession, fitted: TaskModel, name: str) -> list[Logits]:

@@ -3,7 +3,7 @@
 Shapes: B blocks of L tokens, N of the tokens that a loss sees, V entries of the vocabulary, H hidden size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -77,21 +77,36 @@ def onnx_forward(session: Any) -> Forward:
     return forward
 
 
+@dataclass(frozen=True)
+class Student:
+    """A variant: what runs it and its vocabulary."""
+
+    forward: Forward
+    vocabulary: Vocabulary
+
+
 @torch.inference_mode()
 def losses(
-    student: Forward, teacher: Forward, batches: list[Batch], vocabulary: Vocabulary, criterion: Criterion
-) -> dict[str, float]:
-    """Average MLM, distillation and cosine loss and accuracy over the tokens that each sees.
+    students: Mapping[str, Student], teacher: Forward, batches: Iterable[Batch], criterion: Criterion
+) -> dict[str, dict[str, float]]:
+    """Average MLM, distillation and cosine loss and accuracy over the tokens that each sees, for every student.
 
     With a smaller vocabulary than the teacher's, MLM and KL see only tokens whose original is in it, the teacher's
     distribution is that over the shared tokens, and `covered` is the share of masked tokens that were seen.
     """
-    sums, labels = torch.zeros(4, dtype=torch.float64), 0
-    counts = torch.zeros(4, dtype=torch.float64)
-    for batch in batches:
-        for part in _rows(batch):
-            found, seen = _sums(student, teacher, part, vocabulary, criterion)
-            sums, counts, labels = sums + found, counts + seen, labels + int((part.labels >= 0).sum())
+    sums, counts = ({name: torch.zeros(4, dtype=torch.float64) for name in students} for _ in range(2))
+    labels = 0
+    for part in (part for batch in batches for part in _rows(batch)):
+        labels += int((part.labels >= 0).sum())
+        expected = teacher(part.ids)
+        for name, student in students.items():
+            found, seen = _sums(student, expected, part, criterion)
+            sums[name] += found
+            counts[name] += seen
+    return {name: _averages(sums[name], counts[name], labels) for name in students}
+
+
+def _averages(sums: Tensor, counts: Tensor, labels: int) -> dict[str, float]:
     mlm, kl, cosine, right = (sums / counts.clamp(min=1)).tolist()
     values = {"mlm_loss": mlm, "distill_loss": kl, "cosine_loss": cosine, "accuracy": right}
     return values if counts[0] == labels else {**values, "covered": counts[0].item() / labels}
@@ -114,13 +129,12 @@ def _rows(batch: Batch) -> Iterator[_Part]:
         yield _Part(ids[start : start + 1], labels[start : start + 1])
 
 
-def _sums(
-    student: Forward, teacher: Forward, part: _Part, vocabulary: Vocabulary, criterion: Criterion
-) -> tuple[Tensor, Tensor]:
+def _sums(student: Student, teacher: Outputs, part: _Part, criterion: Criterion) -> tuple[Tensor, Tensor]:
     """Sum (4,) MLM loss, KL loss, cosine loss and right predictions; and count what each saw (4,)."""
-    logits, hidden = student(vocabulary.read(part.ids))
+    vocabulary = student.vocabulary
+    logits, hidden = student.forward(vocabulary.read(part.ids))
     logits = logits[..., : len(vocabulary.kept)]  # without what pads the matrix beyond the tokenizer's last token
-    teacher_logits, teacher_hidden = teacher(part.ids)
+    teacher_logits, teacher_hidden = teacher
     masked = part.labels >= 0
     known = masked & (vocabulary.new_ids[part.labels.clamp(min=0)] >= 0)
     targets = vocabulary.new_ids[part.labels[known]]
