@@ -16,6 +16,7 @@ from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize
 from transformers import DistilBertConfig, DistilBertForMaskedLM
 from turns import by_turns
 
+from stages.compression.int8 import Int8Linear
 from stages.compression.quantization import quantize
 
 
@@ -31,6 +32,9 @@ def main() -> None:
     whole = DistilBertForMaskedLM(DistilBertConfig()).eval()
     ours, theirs = untied(whole), untied(whole)
     quantize(ours, "channel")
+    for module in ours.modules():
+        if isinstance(module, Int8Linear):
+            module.pack()
     quantize_(theirs, Int8DynamicActivationInt8WeightConfig())
     models = {"fp32": whole, "ours": ours, "torchao": theirs, "torchao, compiled": torch.compile(copy.deepcopy(theirs))}
     ids = torch.arange(1000, 1000 + options.tokens)[None]

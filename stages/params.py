@@ -245,7 +245,7 @@ class OnnxExport(Section):
     smoothing: float = Field(
         ge=0,
         le=1,
-        description="share of activations' range that INT8 weights take up (SmoothQuant's alpha); 0 for none",
+        description="SmoothQuant's alpha: more leaves more of the activations' range to the INT8 weights; 0: off",
     )
     calibration_rows: int = Field(ge=1, description="rows of training text that tell the activations' range")
     tasks: dict[

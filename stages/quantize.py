@@ -14,10 +14,13 @@ def main() -> None:
     params = load_params()
 
     from stages.artifacts import write_json
+    from stages.compression.loading import load_masked_lm
     from stages.compression.quantization import Comparison, quantize_checkpoint
     from stages.runtime import configure
 
     configure(params.hardware)
+    for source in VARIANTS.values():  # before any is written
+        load_masked_lm(source)
     comparison = Comparison(HELD_OUT, params.distill.block_length)
     metrics = {
         name: quantize_checkpoint(source, Path("models") / name, params.quantize.granularity, comparison)

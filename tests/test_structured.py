@@ -170,5 +170,6 @@ def test_with_heads_the_stage_trains_and_writes_a_shrunken_model(project: Path) 
     assert (loaded.config.kept_heads, loaded.config.head_size, loaded.config.hidden_dim) == (2, SIZE, 24)
     assert (metrics["heads"], metrics["ffn_columns"]) == (2, 24)
     assert metrics["updates"] > 0
+    assert metrics["loss"] < metrics["before_recovery"]["loss"]
     assert metrics["parameters"] == loaded.num_parameters() < metrics["parameters_before"]
     assert AutoTokenizer.from_pretrained("models/pruned").tokenize("word3 word4") == ["word3", "word4"]

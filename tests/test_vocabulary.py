@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BertForMaskedLM, BertTokenizer, DistilBe
 
 from stages import prune
 from stages.compression.loading import load_masked_lm
-from stages.compression.vocabulary import choose_tokens, count_tokens, trim_model, trim_tokenizer
+from stages.compression.vocabulary import choose_tokens, count_tokens, coverage, trim_model, trim_tokenizer
 from stages.errors import UserError
 
 PIECES = ["a", "b", "c", "ab", "abc", "bc", "##a", "##b", "##c", "##ab", "##bc", "##abc"]
@@ -45,13 +45,13 @@ def test_the_small_tokenizer_is_consistent() -> None:
     counts[NAMES.index("c")] = 1
     kept = choose_tokens(counts, len(NAMES), pieces(), 1 - 8 / len(NAMES))
     smaller = trim_tokenizer(pieces(), kept)
-    # five special ones, "c", and the two first of the rest; all in their old order
+    # five special ones, "c", and the two other letters; all in their old order
     assert smaller.convert_ids_to_tokens(range(len(smaller))) == [
-        "[unused0]", "[PAD]", "a", "[UNK]", "[CLS]", "[SEP]", "c", "[MASK]",
+        "[PAD]", "a", "[UNK]", "b", "[CLS]", "[SEP]", "c", "[MASK]",
     ]  # fmt: skip
-    assert (smaller.pad_token_id, smaller.cls_token_id, smaller.sep_token_id, smaller.mask_token_id) == (1, 4, 5, 7)
-    assert smaller("a [MASK] b", "c").input_ids == [4, 2, 7, 3, 5, 6, 5]
-    assert smaller.decode([4, 2, 6, 5], skip_special_tokens=True) == "a c"
+    assert (smaller.pad_token_id, smaller.cls_token_id, smaller.sep_token_id, smaller.mask_token_id) == (0, 4, 5, 7)
+    assert smaller("a [MASK] ab", "c").input_ids == [4, 1, 7, 2, 5, 6, 5]
+    assert smaller.decode([4, 1, 6, 5], skip_special_tokens=True) == "a c"
 
 
 def test_the_most_frequent_stay_and_the_rest_fills_up() -> None:
@@ -59,7 +59,14 @@ def test_the_most_frequent_stay_and_the_rest_fills_up() -> None:
     counts[[2, 4, 9, 12]] = [1, 5, 7, 5]
     kept = choose_tokens(counts, len(NAMES), pieces(), 1 - 8 / len(NAMES))
     assert set(kept) - {1, 3, 5, 6, 8} == {4, 9, 12}
-    assert set(choose_tokens(counts, len(NAMES), pieces(), 1 - 10 / len(NAMES))) - set(kept) == {0, 2}
+    more = set(choose_tokens(counts, len(NAMES), pieces(), 1 - 10 / len(NAMES)))
+    assert more - set(kept) == {2, 7}  # "a", which occurs once, and the first letter that does not
+    assert 0 not in choose_tokens(counts, len(NAMES), pieces(), 1 - (len(NAMES) - 1) / len(NAMES))
+
+
+def test_what_is_covered_of_a_text() -> None:
+    counts = np.array([0, 6, 3, 0, 1])
+    assert coverage(counts, np.array([0, 1, 4, 5])) == {"text_tokens": 3, "text_tokens_kept": 2, "text_covered": 0.7}
     assert list(choose_tokens(counts, len(NAMES), pieces(), 0.99)) == [1, 3, 5, 6, 8]
 
 
@@ -104,6 +111,9 @@ def test_the_stage_keeps_the_tokens_of_a_text(project: Path, suffix: str) -> Non
 def test_recovery_of_a_small_vocabulary(project: Path) -> None:
     metrics = run_prune(project, prune__method="vocabulary", prune__amount=0.5, prune__recovery_epochs=0.5)
     assert metrics["updates"] > 0
+    assert metrics["loss"] < metrics["before_recovery"]["loss"]
+    assert metrics["text_tokens_kept"] <= metrics["text_tokens"]
+    assert 0 < metrics["text_covered"] <= 1
     assert metrics["tokens"] == 78
     assert load_masked_lm(Path("models/pruned")).config.vocab_size == 78
 

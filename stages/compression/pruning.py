@@ -14,7 +14,7 @@ from transformers import DistilBertForMaskedLM, PreTrainedModel
 from stages.compression.magnitude import prune_magnitude
 from stages.compression.recovery import with_states
 from stages.compression.structured import Importance, importance, kept_heads, kept_width, shrink
-from stages.compression.vocabulary import choose_tokens, count_tokens, trim_model, trim_tokenizer
+from stages.compression.vocabulary import choose_tokens, count_tokens, coverage, trim_model, trim_tokenizer
 from stages.distillation.corpus import load_blocks
 from stages.distillation.distilling import Inputs, student_masking, triple_loss
 from stages.distillation.masking import Batch, held_out_batches, held_out_rows
@@ -30,7 +30,7 @@ class Pruned:
 
     model: PreTrainedModel
     inputs: Inputs
-    kept: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, float] = field(default_factory=dict)
 
 
 def prune(model: PreTrainedModel, inputs: Inputs, params: Params, corpus: Path) -> Pruned:
@@ -92,4 +92,4 @@ def _vocabulary(model: PreTrainedModel, inputs: Inputs, params: Params, corpus: 
     )
     teacher = trim_model(inputs.teacher, kept, BertStates)
     trimmed = trim_model(model, kept, DistilBertForMaskedLM)
-    return Pruned(trimmed, Inputs(teacher, smaller, train, dev), {"tokens": len(kept)})
+    return Pruned(trimmed, Inputs(teacher, smaller, train, dev), {"tokens": len(kept), **coverage(counts, kept)})

@@ -59,12 +59,15 @@ def recover(
     checkpoints: Checkpoints,
     curve: Curve,
 ) -> Recovery:
-    """Train in place for `prune.recovery_epochs`, or only evaluate; returns the last held-out losses and the time.
+    """Train in place for `prune.recovery_epochs`, or only evaluate; returns the held-out losses and the time.
 
-    Weights that are zero stay zero.
+    The losses are the last; after updates also the first, as `before_recovery`. Weights that are zero stay zero.
     """
     trained = with_states(model)
     training = train_student(trained, inputs, recovery_params(params), "prune", checkpoints, [curve, KeepZeros()])
     model.load_state_dict(trained.state_dict())
-    metrics = {"updates": training.trainer.schedule.updates, **training.held_out()}
+    updates = training.trainer.schedule.updates
+    metrics: dict[str, Any] = {"updates": updates, **training.held_out()}
+    if updates:
+        metrics["before_recovery"] = training.trainer.held_out()[0]
     return Recovery(metrics, training.seconds)

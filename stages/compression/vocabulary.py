@@ -5,6 +5,7 @@ before; other text falls into shorter tokens or [UNK].
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ VOCABULARY_ROWS = (
     "predictions.decoder.bias",
     "predictions.bias",
 )  # of DistilBERT and BERT
+CHARACTER, OTHER, LAST = range(3)  # the order in which tokens that the text lacks fill up
+RESERVED = re.compile(r"\[unused\d+\]")  # BERT's
 
 
 def count_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
@@ -45,16 +48,34 @@ def count_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.in
 def choose_tokens(
     counts: NDArray[np.int64], vocab_size: int, tokenizer: PreTrainedTokenizerBase, amount: float
 ) -> NDArray[np.int64]:
-    """Return ids to keep, ascending: special ones, then the most frequent, then the others in their order.
+    """Return ids to keep, ascending: special ones, then the most frequent, single characters, and the others by id.
 
-    They are round((1 - amount) * vocab_size) in number, or as many as there are special and added ones if that is more.
+    Characters come first of what the text lacks, since any word can be spelt with them; reserved names such as
+    [unused0] come last. They are round((1 - amount) * vocab_size) in number, or as many as there are special and added
+    ones if that is more.
     """
     always = sorted({*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()})
     frequency = np.zeros(vocab_size, np.int64)
     frequency[: len(counts)] = counts
     frequency[always] = np.iinfo(np.int64).max
     size = max(round((1.0 - amount) * vocab_size), len(always))
-    return np.sort(np.argsort(-frequency, kind="stable")[:size])
+    rank = np.full(vocab_size, OTHER)
+    for token, index in tokenizer.get_vocab().items():
+        if RESERVED.fullmatch(token):
+            rank[index] = LAST
+        elif len(token.removeprefix("##")) == 1:
+            rank[index] = CHARACTER
+    return np.sort(np.lexsort((np.arange(vocab_size), rank, -frequency))[:size])
+
+
+def coverage(counts: NDArray[np.int64], kept: NDArray[np.int64]) -> dict[str, float]:
+    """Tell how many of the text's distinct tokens are kept, and which share of the running text they are."""
+    found = counts[kept[kept < len(counts)]]
+    return {
+        "text_tokens": int((counts > 0).sum()),
+        "text_tokens_kept": int((found > 0).sum()),
+        "text_covered": float(found.sum() / counts.sum()),
+    }
 
 
 def trim_model(model: Model, kept: NDArray[np.int64], make: Callable[[Any], Model]) -> Model:

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+HEAD_OUTPUTS = 32
+
 
 def initializers(model: ModelProto) -> dict[str, TensorProto]:
     """Constant tensors of a graph by name."""
@@ -85,6 +87,11 @@ def products(model: ModelProto) -> dict[str, list[NodeProto]]:
         if node.op_type == "MatMul" and node.input[1] in known and uses[node.input[1]] == 1:
             found.setdefault(node.input[0], []).append(node)
     return found
+
+
+def is_head(known: dict[str, TensorProto], product: NodeProto) -> bool:
+    """Whether a product with a stored matrix has so few outputs that it costs nothing: the last of a task's head."""
+    return bool(known[product.input[1]].dims[1] < HEAD_OUTPUTS)
 
 
 def _uses(model: ModelProto) -> Counter[str]:

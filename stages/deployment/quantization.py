@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from stages.deployment.graphs import embedding_tables, initializers, products, strip
+from stages.deployment.graphs import embedding_tables, initializers, is_head, products, strip
 
 INT8_MAX = 127
-HEAD_OUTPUTS = 32
 LAST_AXIS = "last_axis"
 
 
@@ -39,9 +38,7 @@ def quantize(model: ModelProto) -> ModelProto:
     }
     projections = [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in transposed]
     known = initializers(model)
-    heads = [
-        node.name for group in products(model).values() for node in group if known[node.input[1]].dims[1] < HEAD_OUTPUTS
-    ]
+    heads = [node.name for group in products(model).values() for node in group if is_head(known, node)]
     result = _with_int8_products(model, projections + heads)
     _quantize_tables(result, sorted(tables))
     nodes = [new for node in result.graph.node for new in _rewritten(node, tables, transposed)]

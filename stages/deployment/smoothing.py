@@ -14,17 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from stages.deployment.graphs import initializers, products
+from stages.deployment.graphs import initializers, is_head, products
 from stages.deployment.session import open_graph
 
-SMALLEST = 1e-5  # of a channel's range, as a share of the largest: a channel that is always zero has no range to share
+SMALLEST = 1e-2  # of a channel's range, as a share of the largest: one that calibration left silent may yet speak
 
 Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Token ids (L,) of training text, and the strength of the smoothing: 0.5 shares the range evenly, 0 is none."""
+    """Token ids (L,) of training text, and the strength (0, 1]: 0.5 shares the range evenly, 1 leaves all to weights.
+
+    0 stands for no smoothing, which `smooth` is not called for.
+    """
 
     rows: Sequence[NDArray[np.int64]]
     strength: float
@@ -38,7 +41,10 @@ def smooth(model: ModelProto, calibration: Calibration, threads: int) -> ModelPr
     """
     result = ModelProto()
     result.CopyFrom(model)
-    known, groups = initializers(result), products(result)
+    known = initializers(result)
+    groups = {
+        name: nodes for name, nodes in products(result).items() if any(not is_head(known, node) for node in nodes)
+    }
     divided: dict[str, str] = {}  # an activation -> what its products take in its place
     for name, largest in channel_ranges(model, calibration.rows, list(groups), threads).items():
         weights = [numpy_helper.to_array(known[node.input[1]]) for node in groups[name]]
@@ -58,7 +64,7 @@ def smooth(model: ModelProto, calibration: Calibration, threads: int) -> ModelPr
 def smoothing_scales(activation: Vector, weights: Vector, strength: float) -> Vector:
     """Scales (K,) by the channels' largest magnitudes (K,) in activation and weights: max|X| ** a / max|W| ** (1 - a).
 
-    Magnitudes below 1e-5 of the largest count as that.
+    Magnitudes below 1 % of the largest count as that.
     """
     largest, heaviest = (
         np.maximum(values, SMALLEST * values.max()) if values.max() > 0 else np.ones_like(values)
