@@ -151,6 +151,9 @@ def test_the_arm64_runner_with_its_own_glibc_over_adb(device: Loopback, models: 
     assert done.returncode == 0, done.stderr
     found = only_result(tmp_path / "results")
     assert found.device_kind == "loopback"
+    write_models(tmp_path / "models/onnx")  # the bytes that were measured: only the device keeps the record out
+    shutil.copytree(tmp_path / "results", tmp_path / "android/results")
+    assert {row["status"] for row in collected(tmp_path).values()} == {"not measured"}
     assert found.runtime.runtime_build == "linux-glibc"
     assert found.device.abis[0] == "arm64-v8a"
     assert all(model.agreement.relative_error < 0.02 for model in found.models)

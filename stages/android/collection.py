@@ -84,7 +84,7 @@ def collect(folder: Path, hashes: Mapping[str, str]) -> Collection:
     for path in sorted(folder.glob("*.json")):
         result = read_result(path)
         if result.device_kind not in ANDROID:
-            skipped.append(f"{path}: measured on a {result.device_kind}, which is no Android device")
+            skipped.append(f"{path}: measured on a {result.device_kind}, which is no Android device: functional only")
             continue
         fresh = [model for model in result.models if hashes.get(model.name) == model.sha256]
         stale = sorted({model.name for model in result.models if model not in fresh})
