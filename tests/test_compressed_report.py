@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,11 +79,16 @@ def test_figures_are_files_that_do_not_change_with_the_clock(tmp_path: Path, fou
     assert contents[0] == contents[1]
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1))
-def test_the_front_is_what_nothing_beats_in_both(points: list[tuple[int, int]]) -> None:
-    expected = {
-        point
-        for point in points
-        if not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
-    }
-    assert set(figures.front([(float(x), float(y)) for x, y in points])) == expected
+def test_the_front_is_what_nothing_beats_in_all() -> None:
+    small, good, beaten = (1.0, 1.0, 3.0), (2.0, 1.0, 1.0), (2.0, 2.0, 1.0)
+    assert figures.front([small, good, beaten, good]) == {small, good}
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 5).map(float)] * 3), min_size=1))
+def test_everything_off_the_front_is_beaten_by_something_on_it(points: list[tuple[float, float, float]]) -> None:
+    def beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+        return bool(one != other and np.all(np.less_equal(one, other)))
+
+    front = figures.front(points)
+    assert not any(beats(one, other) for one in front for other in front)
+    assert all(any(beats(one, point) for one in front) for point in set(points) - front)

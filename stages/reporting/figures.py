@@ -1,5 +1,6 @@
 """Figures of the report: size against latency with the loss as colour, and latency by length."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -8,12 +9,14 @@ from stages.drawing import png
 from stages.reporting.compressed import TITLES, Measurements
 
 SIZE = (8.0, 5.0)  # inches
+RING = 2.5  # points
+Point = tuple[float, ...]
 MARKERS = {"torch": "o", "onnx": "s"}
 COLOURS = {"torch": "C1", "onnx": "C0"}
 
 
 def pareto(found: Measurements, folder: Path) -> None:
-    """Draw every variant at its size and latency, coloured by its distillation loss, with the Pareto front."""
+    """Draw every variant at its size and latency, coloured by its distillation loss; thick rings: the Pareto front."""
     length = found.middle
     points = {
         name: (row["size_mb"], row["latency_ms"][length]["p50"], found.quality[name]["distill_loss"])
@@ -21,29 +24,30 @@ def pareto(found: Measurements, folder: Path) -> None:
     }
     with png(folder / "pareto.png", SIZE, "constrained") as figure:
         axes = figure.subplots()
+        best = front(list(points.values()))
         lowest, highest = (f(loss for *_, loss in points.values()) for f in (min, max))
         for runtime, marker in MARKERS.items():
             chosen = [point for name, point in points.items() if name.startswith("onnx") == (runtime == "onnx")]
             sizes, latencies, losses = zip(*chosen, strict=True)
+            rings = [RING if point in best else 0.6 for point in chosen]
             drawn = axes.scatter(
                 sizes, latencies, c=losses, vmin=lowest, vmax=highest, cmap="viridis_r", marker=marker, s=110, zorder=3,
-                edgecolors="black", linewidths=0.6,
+                edgecolors="black", linewidths=rings,
             )  # fmt: skip
-        axes.plot(*zip(*front([point[:2] for point in points.values()]), strict=True), "--", color="0.6", zorder=2)
         _annotate(axes, {TITLES[name]: point[:2] for name, point in points.items()})
         figure.colorbar(drawn, label="distillation loss (lower is better)")
         axes.set(xlabel="size on disk, MiB", ylabel=f"latency at {length} tokens, ms (median)", ylim=(0, None))
         axes.set_xlim(0, 1.3 * max(point[0] for point in points.values()))
-        axes.set_title("Size, latency and loss; a dashed line joins what nothing else beats in both", fontsize=10)
+        axes.set_title("Size, latency and loss; thick rings: nothing else is as good in all three", fontsize=10)
 
 
-def front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points that no other point is at most equal to in both coordinates, by the first one."""
-    best: list[tuple[float, float]] = []
-    for point in sorted(set(points)):
-        if not best or point[1] < best[-1][1]:
-            best.append(point)
-    return best
+def front(points: Sequence[Point]) -> set[Point]:
+    """Return the points that no other point is at most equal to in every coordinate."""
+    return {
+        point
+        for point in points
+        if not any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points)
+    }
 
 
 def _annotate(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
