@@ -7,14 +7,13 @@ Prints each model's stored bytes, the relative error of its logits, and the time
 by turns in the same process. torchao is also compiled, which its documentation asks for; that takes a minute.
 """
 
-import argparse
 import copy
 
 import torch
+from published_size import by_turns, parser, random_model, token_row
 from torch import nn
 from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-from transformers import DistilBertConfig, DistilBertForMaskedLM
-from turns import by_turns
+from transformers import DistilBertForMaskedLM
 
 from stages.compression.int8 import Int8Linear
 from stages.compression.quantization import quantize
@@ -22,14 +21,8 @@ from stages.compression.quantization import quantize
 
 def main() -> None:
     """Build the models, and print a line for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=64, help="tokens of the one row")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=25)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    whole = DistilBertForMaskedLM(DistilBertConfig()).eval()
+    options = parser(__doc__).parse_args()
+    whole = random_model(options.threads)
     ours, theirs = untied(whole), untied(whole)
     quantize(ours, "channel")
     for module in ours.modules():
@@ -37,7 +30,7 @@ def main() -> None:
             module.pack()
     quantize_(theirs, Int8DynamicActivationInt8WeightConfig())
     models = {"fp32": whole, "ours": ours, "torchao": theirs, "torchao, compiled": torch.compile(copy.deepcopy(theirs))}
-    ids = torch.arange(1000, 1000 + options.tokens)[None]
+    ids = token_row(options.tokens)
     with torch.inference_mode():
         logits = {name: model(ids).logits for name, model in models.items()}
     seconds = by_turns({name: lambda model=model: model(ids) for name, model in models.items()}, options.rounds)

@@ -6,15 +6,14 @@ Prints the sizes of the files and, as ratios to the whole model measured by turn
 encoder and of the masked language model. Random weights have no quality; `prune` on a trained model tells about that.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedModel
-from turns import by_turns
+from published_size import by_turns, parser, random_model, token_row
+from transformers import DistilBertForMaskedLM, PreTrainedModel
 
 from stages.compression.structured import Importance, kept_heads, kept_width, shrink
 from stages.compression.vocabulary import trim_model
@@ -22,22 +21,17 @@ from stages.compression.vocabulary import trim_model
 
 def main() -> None:
     """Build the models, and print a line for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--amount", type=float, default=0.5, help="share of heads, FFN columns and tokens to remove")
-    parser.add_argument("--tokens", type=int, default=64, help="tokens of the one row")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=25)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    whole = DistilBertForMaskedLM(DistilBertConfig()).eval()
+    arguments = parser(__doc__)
+    arguments.add_argument("--amount", type=float, default=0.5, help="share of heads, FFN columns and tokens to remove")
+    options = arguments.parse_args()
+    whole = random_model(options.threads)
     models = {
         "whole": whole,
         "structured": structured(whole, options.amount),
         "vocabulary": trimmed(whole, options.amount),
     }
     sizes = {name: file_size(model) for name, model in models.items()}
-    ids = torch.arange(1000, 1000 + options.tokens)[None]
+    ids = token_row(options.tokens)
     encoder = by_turns({name: encoder_call(model, ids) for name, model in models.items()}, options.rounds)
     full = by_turns({name: model_call(model, ids) for name, model in models.items()}, options.rounds)
     print(

@@ -62,12 +62,12 @@ def test_the_most_frequent_stay_and_the_rest_fills_up() -> None:
     more = set(choose_tokens(counts, len(NAMES), pieces(), 1 - 10 / len(NAMES)))
     assert more - set(kept) == {2, 7}  # "a", which occurs once, and the first letter that does not
     assert 0 not in choose_tokens(counts, len(NAMES), pieces(), 1 - (len(NAMES) - 1) / len(NAMES))
+    assert list(choose_tokens(counts, len(NAMES), pieces(), 0.99)) == [1, 3, 5, 6, 8]
 
 
 def test_what_is_covered_of_a_text() -> None:
     counts = np.array([0, 6, 3, 0, 1])
     assert coverage(counts, np.array([0, 1, 4, 5])) == {"text_tokens": 3, "text_tokens_kept": 2, "text_covered": 0.7}
-    assert list(choose_tokens(counts, len(NAMES), pieces(), 0.99)) == [1, 3, 5, 6, 8]
 
 
 def test_logits_of_kept_tokens_are_unchanged() -> None:
