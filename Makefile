@@ -10,6 +10,7 @@ TARGETS ?=
 NAME ?=
 URL ?=
 RUNTIME ?= android-aar
+ABI ?=
 SERIAL ?=
 OPTIONS ?=
 
@@ -83,11 +84,11 @@ pull: $(VENV)/.base  ## bring them here, so that `dvc repro` has nothing left to
 	@dvc pull --run-cache || { printf '%s\n' "error: the remote lacks files of this version, or is away (see above). These remotes are known:" >&2; \
 		dvc remote list >&2; echo "\`make push\` where the pipeline was run fills it, \`make remote URL=...\` names another, \`make repro\` makes the files here" >&2; exit 1; }
 
-BUNDLE := build/android/$(RUNTIME)
+BUNDLE := build/android/$(RUNTIME)$(if $(ABI),-$(ABI))
 $(BUNDLE)/bundle.json: $(wildcard android/build android/runner/CMakeLists.txt android/runner/src/*) | $(VENV)/.base
-	android/build $(RUNTIME)
+	ABI=$(ABI) android/build $(RUNTIME) $(BUNDLE)
 
-android-bench: $(VENV)/.base $(BUNDLE)/bundle.json  ## measure on a phone (SERIAL=…, RUNTIME=linux-glibc, OPTIONS=--quick)
+android-bench: $(VENV)/.base $(BUNDLE)/bundle.json  ## measure on a phone (SERIAL=…, RUNTIME=linux-glibc, ABI=x86_64, OPTIONS=--quick)
 	@python -m stages.android_bench --bundle $(BUNDLE) $(if $(filter host,$(RUNTIME)),--host) $(if $(SERIAL),--serial $(SERIAL)) $(OPTIONS)
 
 clean:  ## remove what the pipeline made (not .venv, and not DVC's cache, from which `dvc checkout` brings it back)

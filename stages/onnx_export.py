@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from stages.entry import run
+from stages import warm
 from stages.params import load_params
 
 CHECKPOINTS = {"baseline": Path("models/distilbert"), "pruned": Path("models/pruned")}
@@ -42,4 +42,4 @@ def file_prefix(task: str) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    warm.run("stages.onnx_export")

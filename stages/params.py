@@ -89,6 +89,12 @@ class Download(Section):
     imdb: SingleTask
     squad: SingleTask
 
+    @model_validator(mode="after")
+    def _more_text_from_the_hub(self) -> Self:
+        if self.source == "embedded" and self.corpus.and_also:
+            raise ValueError("corpus.and_also names repositories of the hub, but source is embedded")
+        return self
+
 
 class Teacher(Section):
     """Stage `teacher`."""
@@ -182,8 +188,8 @@ class Overrides(Section):
         """Return the recipe with this task's settings in place of the global ones."""
         changes = {
             name: value
-            for name, value in self.model_dump().items()
-            if name in Recipe.model_fields and value is not None
+            for name, value in self.model_dump(include=set(Recipe.model_fields)).items()
+            if value is not None or (name == "dropout" and name in self.model_fields_set)  # null is one of its values
         }
         return recipe.model_copy(update=changes)
 

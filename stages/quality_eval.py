@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.entry import run
+from stages import warm
 from stages.params import Params, load_params
 
 if TYPE_CHECKING:
@@ -23,21 +23,21 @@ def main() -> None:
     params = load_params()
 
     from tqdm.auto import tqdm
-    from transformers import AutoTokenizer
 
     from stages.artifacts import write_rows
     from stages.compression.loading import load_masked_lm
     from stages.measurement.quality import Criterion, Student, Vocabulary, losses, torch_forward
     from stages.measurement.variants import VARIANTS
+    from stages.reading import load_tokenizer
     from stages.runtime import configure
 
     configure(params.hardware)
     variants = [variant.require() for variant in VARIANTS]
-    teacher, tokenizer = load_masked_lm(TEACHER), AutoTokenizer.from_pretrained(TEACHER)
+    teacher, tokenizer = load_masked_lm(TEACHER), load_tokenizer(TEACHER)
     batches = held_out(params, tokenizer)
     students = {
         variant.name: Student(
-            forward(variant, params), Vocabulary.between(tokenizer, AutoTokenizer.from_pretrained(variant.checkpoint))
+            forward(variant, params), Vocabulary.between(tokenizer, load_tokenizer(variant.checkpoint))
         )
         for variant in variants
     }
@@ -74,4 +74,4 @@ def forward(variant: "Variant", params: Params) -> "Forward":
 
 
 if __name__ == "__main__":
-    run(main)
+    warm.run("stages.quality_eval")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stages.entry import run
+from stages import warm
 from stages.params import load_params
 
 VARIANTS = {"quantized": Path("models/distilbert"), "combined": Path("models/pruned")}
@@ -19,15 +19,16 @@ def main() -> None:
     from stages.runtime import configure
 
     configure(params.hardware)
-    for source in VARIANTS.values():  # before any is written
-        load_masked_lm(source)
+    models = {name: load_masked_lm(source) for name, source in VARIANTS.items()}  # before any is written
     comparison = Comparison(HELD_OUT, params.distill.block_length)
     metrics = {
-        name: quantize_checkpoint(source, Path("models") / name, params.quantize.granularity, comparison)
+        name: quantize_checkpoint(
+            models.pop(name), source, Path("models") / name, params.quantize.granularity, comparison
+        )
         for name, source in VARIANTS.items()
     }
     write_json(Path("metrics/quantize.json"), metrics)
 
 
 if __name__ == "__main__":
-    run(main)
+    warm.run("stages.quantize")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from stages.entry import run
+from stages import warm
 from stages.errors import UserError
 from stages.params import Params, load_params
 
@@ -104,4 +104,4 @@ def bench_models(params: Params, pairs: list[list[str]]) -> tuple[dict[str, Any]
 
 
 if __name__ == "__main__":
-    run(main)
+    warm.run("stages.speed_bench")

@@ -1,8 +1,8 @@
 """Runs short stages in forks of one process that has already imported the heavy libraries.
 
 A fine-tuning cell of the default profile trains for seconds, and importing torch, transformers and datasets takes as
-long again, for each of dozens of cells. The first cell therefore starts a server on a Unix socket in `.cache/`, which
-imports them once; every cell is then a fork of it, with the caller's arguments, environment, folder and terminal. The
+long again, for each of dozens of cells. The first one therefore starts a server on a Unix socket in `.cache/`, which
+imports them once; every one is then a fork of it, with the caller's arguments, environment, folder and terminal. The
 project's own modules are imported after the fork, so that an edit always takes effect. The server ends by itself when
 idle. Where forking is not safe (no Linux, a GPU driver) or `DISTILBERT_WARM=0` is set, a stage simply runs by itself.
 """
@@ -25,7 +25,7 @@ from typing import Any
 
 from stages import entry
 
-IDLE_SECONDS = 20.0
+IDLE_SECONDS = 30.0
 START_SECONDS = 120.0
 ACCEPTED = b"+"
 PRELOAD = (
@@ -68,6 +68,12 @@ def run(module: str) -> None:
         entry.run(importlib.import_module(module).main)
     else:
         sys.exit(status)
+
+
+def origin() -> int | None:
+    """Return the process that imported the libraries, if this one is a fork of it."""
+    pid = getattr(sys.modules["__main__"], "server", None)
+    return pid if isinstance(pid, int) else None
 
 
 def _possible() -> bool:
@@ -216,4 +222,5 @@ def _become(request: dict[str, Any], fds: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    server = os.getpid()  # which the forks inherit
     serve(Path(sys.argv[1]))

@@ -200,11 +200,11 @@ def drop_encoder_weight(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, "damaged checkpoint"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "damaged checkpoint"),
-        (lambda folder: (folder / "config.json").write_text("{"), "damaged checkpoint"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{"), "damaged checkpoint"),
-        (shutil.rmtree, "holds no checkpoint"),
+        (truncate, "no readable checkpoint"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "not found"),
+        (lambda folder: (folder / "config.json").write_text("{"), "no readable checkpoint"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "no readable tokenizer"),
+        (shutil.rmtree, "config.json: not found"),
         (drop_encoder_weight, r"lacks encoder weights \(bert.encoder.layer.1.output.dense.weight and 0 more\)"),
     ],
 )

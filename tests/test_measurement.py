@@ -146,6 +146,27 @@ def test_sampled_memory_finds_a_peak_that_lasts(monkeypatch: pytest.MonkeyPatch)
     assert peak.growth >= 50 * MIB
 
 
+FORK = """
+import os, sys, torch, psutil
+from stages.measurement.memory import page_in_libraries
+before = psutil.Process().memory_info().rss
+origin = os.getpid()
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+fork = psutil.Process().memory_info().rss
+page_in_libraries(origin)
+print(before, fork, psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+def test_a_fork_gets_the_pages_that_its_origin_held() -> None:
+    done = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, check=True)
+    origin, fork, paged_in = map(int, done.stdout.split())
+    assert fork < 0.8 * origin
+    assert 0.95 * origin < paged_in < 1.1 * origin
+
+
 @given(st.binary(max_size=2000))
 def test_compressed_size_is_what_zlib_makes(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -52,6 +52,21 @@ def put(values: dict[str, Any], key: str, value: object) -> dict[str, Any]:
         ("glue/tasks/CoLA", {"lr": 1e-5}, ["glue.tasks.CoLA.lr", "unknown key", "learning_rate"]),
         ("glue/tasks/CoLA", None, ["glue.tasks.CoLA"]),
         ("glue/tasks/SQuAD", {}, ["glue.tasks.SQuAD", "CoLA"]),
+        (
+            "download/corpus/and_also",
+            [
+                {
+                    "repository": "a/b",
+                    "revision": "0" * 40,
+                    "max_train_rows": None,
+                    "max_dev_rows": None,
+                    "config": None,
+                    "text_column": "text",
+                    "files": None,
+                }
+            ],
+            ["download", "and_also", "source is embedded"],
+        ),
         ("download/source", "internet", ["download.source", "'embedded' or 'hub'"]),
         ("download/glue/revision", "main", ["download.glue.revision", "pattern"]),
         ("teacher/head_steps", 10**6, ["teacher", "head_steps 1000000 exceeds pretrain_steps"]),
@@ -100,6 +115,13 @@ def test_overrides_replace_only_what_they_name(values: dict[str, Any]) -> None:
     recipe = params.glue.tasks["RTE"].applied_to(params.finetune)
     assert recipe.learning_rate == 1e-3
     assert recipe.model_copy(update={"learning_rate": params.finetune.learning_rate}) == params.finetune
+
+
+def test_null_is_a_value_of_dropout_and_of_nothing_else(values: dict[str, Any]) -> None:
+    values["finetune"]["dropout"] = 0.1
+    params = validate(put(values, "glue/tasks/RTE", {"dropout": None, "epochs": None}))
+    assert params.glue.tasks["RTE"].applied_to(params.finetune) == params.finetune.model_copy(update={"dropout": None})
+    assert params.glue.tasks["WNLI"].applied_to(params.finetune) == params.finetune
 
 
 @pytest.mark.parametrize("stage", ["download", "teacher", "distill", "glue_eval", "imdb_eval", "squad_eval", "report"])

@@ -1,6 +1,8 @@
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from tiny_compression import logits, make_student_project, run_prune, student
 from tiny_distillation import make_project, write_params
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from stages import prune
+from stages import distill, prune
 from stages.compression.loading import load_masked_lm, parameter_count, prunable_weights, sparsity
 from stages.compression.magnitude import prune_magnitude
 from stages.errors import UserError
@@ -151,6 +153,34 @@ def test_a_damaged_student_is_told_in_one_line(project: Path) -> None:
     with pytest.raises(UserError, match=r"models/distilbert: no readable checkpoint .*`dvc repro distill`") as caught:
         prune.main()
     assert "\n" not in str(caught.value)
+
+
+def half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("models/bert/model.safetensors", half, "models/bert: no readable checkpoint .*`dvc repro teacher`"),
+        ("models/bert/model.safetensors", Path.unlink, "models/bert/model.safetensors: not found; `dvc repro teacher`"),
+        ("models/bert/config.json", half, "models/bert: no readable checkpoint .*`dvc repro teacher`"),
+        ("models/bert/tokenizer.json", half, "models/bert: no readable tokenizer .*`dvc repro teacher`"),
+        ("models/bert/tokenizer.json", Path.unlink, "models/bert: no tokenizer .*`dvc repro teacher`"),
+        ("data/corpus/dev.parquet", half, "data/corpus/dev.parquet: damaged .*`dvc repro download`"),
+        ("data/corpus/train.parquet", Path.unlink, "data/corpus/train.parquet: not found; `dvc repro download`"),
+    ],
+)
+@pytest.mark.parametrize("stage", [distill, prune])
+def test_damaged_inputs_are_told_in_one_line(
+    project: Path, name: str, damage: Callable[[Path], None], message: str, stage: ModuleType
+) -> None:
+    damage(project / name)
+    with pytest.raises(UserError, match=message) as caught:
+        stage.main()
+    assert "\n" not in str(caught.value)
+    assert not (project / "metrics").exists()
+    assert not (project / "models/pruned").exists()
 
 
 @pytest.mark.parametrize(

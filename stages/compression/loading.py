@@ -4,38 +4,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 import stages.compression  # noqa: F401 - registers the classes of what the stages write
 from stages.compression.int8 import Int8Linear
 from stages.errors import UserError
-
-STAGES = {
-    "bert": "teacher",
-    "distilbert": "distill",
-    "pruned": "prune",
-    "quantized": "quantize",
-    "combined": "quantize",
-}
+from stages.reading import readable, repair
 
 
 def load_masked_lm(folder: Path) -> PreTrainedModel:
     """Load a checkpoint folder such as models/combined, to evaluate; UserError if it is missing or damaged."""
-    repair = f"`dvc repro {STAGES[folder.name]}` makes it" if folder.name in STAGES else "name a checkpoint folder"
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: not found; {repair}")
-    try:
+    with readable(folder):
         loaded: Any = AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: no readable checkpoint ({reason}); delete it, then {repair}") from error
     model, info = loaded
     if info["missing_keys"]:
-        raise UserError(f"{folder}: lacks weights, such as {min(info['missing_keys'])}; delete it, then {repair}")
+        raise UserError(
+            f"{folder}: lacks weights, such as {min(info['missing_keys'])}; delete it, then {repair(folder)}"
+        )
     made: PreTrainedModel = model.train(False)
     return made
 

@@ -7,13 +7,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from stages.artifacts import atomic_path
 from stages.compression.int8 import Int8Linear
 from stages.compression.loading import load_masked_lm
 from stages.compression.quantizer import DynamicInt8Config, linear_layers
 from stages.distillation.corpus import load_blocks
+from stages.reading import load_tokenizer
 
 COMPARED_BLOCKS = 8  # enough tokens for two digits of the errors
 
@@ -30,9 +31,9 @@ def quantize(model: PreTrainedModel, granularity: Literal["tensor", "channel"]) 
     """Quantize the Linear layers in place and return the mean over the matrices of |W - Q| / |W| (Frobenius).
 
     This is where the method is chosen. The vocabulary projection is quantized and its twin, the embedding, stays
-    float, as published. torchao's dynamic INT8, compiled, was measured beside torch.ao's, which runs these kernels
-    with inputs of 7 bits: 48 against 35 ms for 64 tokens at the published size, relative error 2.6 against 4.2 %,
-    155.1 against 154.8 MiB. With 8 bits most of that error goes too, and torchao is one more dependency.
+    float, as published. torchao's dynamic INT8 was measured beside it (`benchmarks/int8_backends.py`, figures in
+    docs/results.md): compiled it is as fast, uncompiled slower, its error is a little larger, and it is one more
+    dependency.
     """
     errors = []
     for parent, name, linear in linear_layers(model):
@@ -46,11 +47,17 @@ def quantize(model: PreTrainedModel, granularity: Literal["tensor", "channel"]) 
 
 
 def quantize_checkpoint(
-    source: Path, target: Path, granularity: Literal["tensor", "channel"], comparison: Comparison
+    model: PreTrainedModel,
+    source: Path,
+    target: Path,
+    granularity: Literal["tensor", "channel"],
+    comparison: Comparison,
 ) -> dict[str, Any]:
-    """Write `source` in INT8 with its tokenizer to `target`; returns errors against `source` and the file's bytes."""
-    model = load_masked_lm(source)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    """Quantize the model of folder `source` in place and write it with its tokenizer to `target`.
+
+    Returns its errors against the float model and the bytes of both files.
+    """
+    tokenizer = load_tokenizer(source)
     blocks = load_blocks(comparison.text, tokenizer, comparison.block_length).ids[-COMPARED_BLOCKS:]
     ids = torch.from_numpy(blocks.astype(np.int64))
     expected = _logits(model, ids)
@@ -58,7 +65,6 @@ def quantize_checkpoint(
     with atomic_path(target) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-    del model
     logits = _logits(load_masked_lm(target), ids)
     return {
         "weight_error": weight_error,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from stages.deployment.export import MLM_OUTPUTS
 from stages.deployment.files import write_pair
@@ -13,6 +13,7 @@ from stages.deployment.smoothing import Calibration
 from stages.deployment.verification import compare
 from stages.distillation.corpus import load_blocks
 from stages.params import Params
+from stages.reading import load_tokenizer
 
 CORPUS = Path("data/corpus")
 SPLITS = ("train", "dev")
@@ -25,7 +26,7 @@ def export_masked_lm(
 
     Raises UserError if the text is missing, or if ONNX Runtime and PyTorch disagree.
     """
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    tokenizer = load_tokenizer(checkpoint)
     settings, threads = params.onnx_export, params.hardware.threads
     train, dev = (load_blocks(CORPUS / f"{split}.parquet", tokenizer, params.distill.block_length) for split in SPLITS)
     calibration = Calibration([*np.array(train.ids[: settings.calibration_rows], np.int64)], settings.smoothing)

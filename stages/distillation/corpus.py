@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pyarrow import ArrowInvalid
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
@@ -41,16 +42,19 @@ def load_blocks(
 ) -> Blocks:
     """Return the blocks of a parquet file's `text` column, packed now or taken from the cache.
 
-    Raises UserError if the file is missing or holds too little text for one block.
+    Raises UserError if the file is missing or damaged, or holds too little text for one block.
     """
     if not text.is_file():
         raise UserError(f"{text}: not found; `dvc repro download` makes it")
     key = digest(text, _tokenizer_state(tokenizer), block_length, FORMAT_VERSION)[:32]
     folder = cache / key
     if not (folder / "pack.json").is_file():
-        with atomic_path(folder) as temporary:
-            temporary.mkdir()
-            _pack(text, tokenizer, block_length, temporary)
+        try:
+            with atomic_path(folder) as temporary:
+                temporary.mkdir()
+                _pack(text, tokenizer, block_length, temporary)
+        except ArrowInvalid as error:
+            raise UserError(f"{text}: damaged ({error}); delete it and run `dvc repro download`") from error
     dropped = int(read_json(folder / "pack.json")["dropped_tokens"])
     ids = np.load(folder / "ids.npy", mmap_mode="r")
     if not len(ids):

@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoTokenizer,
-    DistilBertForMaskedLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-)
+from transformers import DistilBertForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from stages.artifacts import atomic_path
 from stages.distillation.checkpoints import Checkpoints
@@ -27,6 +21,7 @@ from stages.distillation.student import build_student
 from stages.distillation.trainer import BlockTrainer
 from stages.errors import UserError
 from stages.params import Params
+from stages.reading import load_tokenizer, readable
 from stages.runtime import attention_implementation, use_bf16
 
 
@@ -50,16 +45,18 @@ class Result:
 
 
 def load_inputs(teacher: Path, corpus: Path, block_length: int) -> Inputs:
-    """Read the teacher and pack the corpus; UserError if blocks are longer than the teacher's positions."""
-    if not (teacher / "config.json").is_file():
-        raise UserError(f"{teacher}: not found; `dvc repro teacher` makes it")
-    model = BertStates.from_pretrained(teacher, attn_implementation=attention_implementation())
+    """Read the teacher and pack the corpus.
+
+    Raises UserError if either is missing or damaged, or if blocks are longer than the teacher's positions.
+    """
+    with readable(teacher):
+        model = BertStates.from_pretrained(teacher, attn_implementation=attention_implementation())
     if block_length > model.config.max_position_embeddings:
         raise UserError(
             f"params.yaml: distill.block_length {block_length} exceeds the teacher's "
             f"{model.config.max_position_embeddings} positions"
         )
-    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    tokenizer = load_tokenizer(teacher)
     train, dev = (load_blocks(corpus / f"{split}.parquet", tokenizer, block_length) for split in ("train", "dev"))
     return Inputs(model, tokenizer, train, dev)
 

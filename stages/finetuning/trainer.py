@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import (
-    AutoTokenizer,
     DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -30,6 +28,7 @@ from stages.compression.magnitude import KeepZeros  # whose package registers st
 from stages.errors import UserError
 from stages.finetuning.features import Features
 from stages.params import Recipe
+from stages.reading import load_tokenizer, readable
 from stages.runtime import attention_implementation
 
 POOL_BATCHES = 8  # batches whose rows are sorted by length together
@@ -50,10 +49,8 @@ def load(folder: Path, architecture: Any, seed: int, **config: Any) -> tuple[Pre
     `architecture` is one of the `AutoModelFor...` classes. Raises UserError if the checkpoint is missing, damaged or
     lacks encoder weights.
     """
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: holds no checkpoint; `dvc repro` makes it, or correct `models` in params.yaml")
     set_seed(seed)
-    try:
+    with readable(folder):
         model, info = architecture.from_pretrained(
             folder,
             attn_implementation=attention_implementation(),
@@ -62,10 +59,7 @@ def load(folder: Path, architecture: Any, seed: int, **config: Any) -> tuple[Pre
             output_loading_info=True,
             **config,
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{folder}: damaged checkpoint ({reason}); delete it and run `dvc repro`") from error
+    tokenizer = load_tokenizer(folder)
     absent = [name for name in [*info["missing_keys"], *info["mismatched_keys"]] if _of_encoder(model, str(name))]
     if absent:
         raise UserError(f"{folder}: lacks encoder weights ({absent[0]} and {len(absent) - 1} more); run `dvc repro`")

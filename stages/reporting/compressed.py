@@ -118,9 +118,10 @@ def _speeds(found: Measurements) -> str:
 def _speed_note(found: Measurements) -> str:
     some = found.compression["baseline"]
     return (
-        f"{machine_text(found.summary['machine'])} Each model in fresh processes, the models taking turns. Latency: "
-        f"median of one row by its tokens; at {found.middle} tokens also the lowest and highest round's median, the "
-        "90th percentile and the speed-up over the first variant. Rows a second in batches of "
+        f"{machine_text(found.summary['machine'])} Each model in fresh processes (PyTorch's may be "
+        "forks of one that has imported it and run no model), the models taking turns. Latency: median of one row by its "
+        f"tokens; at {found.middle} tokens also the lowest and highest round's median, the 90th percentile and the "
+        "speed-up over the first variant. Rows a second in batches of "
         f"{some['throughput_batch']} x {some['throughput_length']} tokens. Peak memory: growth of resident memory over "
         "the process before loading; ONNX without the memory arena that its times are taken with."
     )

@@ -1,0 +1,53 @@
+"""Reading checkpoint folders: whatever is wrong with their files is told in one line, with the way out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from stages.errors import UserError
+
+STAGES = {
+    "bert": "teacher",
+    "distilbert": "distill",
+    "pruned": "prune",
+    "quantized": "quantize",
+    "combined": "quantize",
+}
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+REASON_LENGTH = 200
+
+
+def repair(folder: Path) -> str:
+    """Say how a checkpoint folder is made."""
+    if folder.name in STAGES:
+        return f"`dvc repro {STAGES[folder.name]}` makes it"
+    return f"`make fetch NAME={folder.name} REPO=... REVISION=...` brings one from the hub"
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Around the reading of a checkpoint folder: UserError if its files are missing or damaged."""
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: not found; {repair(folder)}")
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:REASON_LENGTH]
+        raise UserError(f"{folder}: no readable checkpoint ({reason}); delete it, then {repair(folder)}") from error
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load a checkpoint folder's tokenizer; UserError if it has none, or a damaged one."""
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise UserError(f"{folder}: no tokenizer ({' or '.join(TOKENIZER_FILES)}); delete it, then {repair(folder)}")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the Rust library raises its errors as plain Exception
+        reason = " ".join(str(error).split())[:REASON_LENGTH]
+        raise UserError(f"{folder}: no readable tokenizer ({reason}); delete it, then {repair(folder)}") from error
+    return tokenizer

@@ -1,0 +1,88 @@
+"""quality-eval and speed-bench over real files of every variant, and with one of them damaged."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ruamel.yaml import YAML
+from tiny_checkpoints import save_bert
+from tiny_onnx import ROOT, make_project
+
+from stages import onnx_export, quality_eval, quantize, speed_bench
+from stages.artifacts import digest
+from stages.errors import UserError
+from stages.measurement.variants import VARIANTS
+
+NAMES = sorted(variant.name for variant in VARIANTS)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The current folder, with every variant and the metrics of both stages."""
+    root = tmp_path_factory.mktemp("project")
+    make_project(root)
+    save_bert(root / "models/bert")
+    (root / "data/glue/STS-B").mkdir(parents=True)
+    rows = {"sentence1": ["a cat", "a dog"], "sentence2": ["the mat", "the dog"], "label": [1.0, 4.0]}
+    pq.write_table(pa.table(rows), root / "data/glue/STS-B/dev.parquet")
+    yaml = YAML(typ="safe")
+    params = yaml.load(root / "params.yaml")
+    params["onnx_export"]["tasks"] = {}
+    params["speed_bench"] |= {"rounds": 1, "lengths": [8, 16], "repeats": 2, "throughput_length": 16, "stsb_samples": 2}
+    yaml.dump(params, root / "params.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("PYTHONPATH", str(ROOT))  # the measured processes find the stages with it
+        for stage in (onnx_export, quantize, quality_eval, speed_bench):
+            stage.main()
+        yield root
+
+
+def rows(project: Path, name: str) -> dict[str, dict[str, object]]:
+    return {path.stem: json.loads(path.read_text()) for path in (project / "metrics" / name).iterdir()}
+
+
+def test_every_variant_has_its_losses_and_its_measurements(project: Path) -> None:
+    losses, measured = rows(project, "quality"), rows(project, "compression")
+    assert sorted(losses) == sorted(measured) == NAMES
+    for name in NAMES:
+        assert {"mlm_loss", "distill_loss", "cosine_loss", "accuracy"} <= losses[name].keys()
+        assert all(float(str(measured[name][key])) > 0 for key in ("size_mb", "load_ms", "cold_start_ms", "throughput"))
+    assert sorted(rows(project, "speed")) == ["bert", "distilbert"]
+
+
+def test_the_same_graph_has_the_same_losses_in_both_runtimes(project: Path) -> None:
+    losses = rows(project, "quality")
+    for name in ("baseline", "pruned"):
+        assert losses[f"onnx_{name}"] == pytest.approx(losses[name], rel=1e-4)
+        assert losses[f"onnx_{name}"] != losses[f"onnx_{name}_int8"]
+
+
+@pytest.mark.parametrize("stage", [quality_eval, speed_bench])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("onnx/distilbert_pruned_int8.onnx", "distilbert_pruned_int8.onnx: damaged .*`dvc repro onnx-export`"),
+        ("combined/model.safetensors", "models/combined: no readable checkpoint .*`dvc repro quantize`"),
+    ],
+)
+def test_a_truncated_file_is_named_and_the_last_metrics_stay(
+    project: Path, stage: ModuleType, name: str, message: str
+) -> None:
+    before = digest(project / "metrics")
+    path = project / "models" / name
+    whole = path.read_bytes()
+    os.truncate(path, len(whole) // 2)
+    try:
+        with pytest.raises(UserError, match=message) as caught:
+            stage.main()
+    finally:
+        path.write_bytes(whole)
+    assert "\n" not in str(caught.value)
+    assert digest(project / "metrics") == before
+    assert list(project.rglob("*.tmp")) == []
