@@ -32,7 +32,8 @@ def main() -> None:
         for name, path in paths.items():
             write_json(metrics / f"{name}.json", row(name, path.stat().st_size, collection))
     counted = sum(len(entries) for models in collection.configurations.values() for entries in models.values())
-    print(f"{counted} measurements count, {len(collection.skipped)} skipped")
+    status = f"{counted} measurements count" if counted else "not measured (android/README.md says how)"
+    print(f"{status}, {len(collection.skipped)} skipped")
 
 
 if __name__ == "__main__":

@@ -119,8 +119,8 @@ def _speed_note(found: Measurements) -> str:
     some = found.compression["baseline"]
     return (
         f"{machine_text(found.summary['machine'])} Each model in fresh processes (PyTorch's may be "
-        "forks of one that has imported it and run no model), the models taking turns. Latency: median of one row by its "
-        f"tokens; at {found.middle} tokens also the lowest and highest round's median, the 90th percentile and the "
+        "forks of one that has imported it and run no model), the models taking turns. Latency: median of one row by "
+        f"its tokens; at {found.middle} tokens also the lowest and highest round's median, the 90th percentile and the "
         "speed-up over the first variant. Rows a second in batches of "
         f"{some['throughput_batch']} x {some['throughput_length']} tokens. Peak memory: growth of resident memory over "
         "the process before loading; ONNX without the memory arena that its times are taken with."
