@@ -113,6 +113,7 @@ class Teacher(Section):
     weight_decay: float = Field(ge=0.0)
     max_grad_norm: Positive
     mlm_probability: float = Field(gt=0.0, lt=1.0)
+    dropout: Fraction | None = Field(description="while pre-training; null keeps the checkpoint's own")
 
     @model_validator(mode="after")
     def _head_within(self) -> Self:
@@ -144,6 +145,7 @@ class Distill(Section):
     adam_epsilon: Positive
     weight_decay: float = Field(ge=0.0)
     max_grad_norm: Positive
+    dropout: Fraction | None = Field(description="of the student while it learns; null keeps the teacher's own")
     eval_blocks: int = Field(ge=1, description="held-out blocks of the loss curve")
     evaluations: int = Field(ge=1, description="points of the held-out curve")
     save_minutes: float = Field(gt=0.0, description="time between resumable checkpoints")

@@ -17,6 +17,7 @@ STAGES = {
     "quantized": "quantize",
     "combined": "quantize",
 }
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 REASON_LENGTH = 200
 
@@ -31,14 +32,16 @@ def repair(folder: Path) -> str:
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
     """Around the reading of a checkpoint folder: UserError if its files are missing or damaged."""
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: not found; {repair(folder)}")
+    for names in (("config.json",), WEIGHT_FILES):
+        if not any((folder / name).is_file() for name in names):
+            raise UserError(f"{folder / names[0]}: not found; {repair(folder)}")
     try:
         yield
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())[:REASON_LENGTH]
-        raise UserError(f"{folder}: no readable checkpoint ({reason}); delete it, then {repair(folder)}") from error
+        raise UserError(
+            f"{folder}: no readable checkpoint ({reason}); if it is damaged, delete it: {repair(folder)}"
+        ) from error
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -49,5 +52,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the Rust library raises its errors as plain Exception
         reason = " ".join(str(error).split())[:REASON_LENGTH]
-        raise UserError(f"{folder}: no readable tokenizer ({reason}); delete it, then {repair(folder)}") from error
+        raise UserError(
+            f"{folder}: no readable tokenizer ({reason}); if it is damaged, delete it: {repair(folder)}"
+        ) from error
     return tokenizer

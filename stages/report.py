@@ -1,19 +1,25 @@
-"""Stage `report`: gathers the evaluation cells into metrics, tables and a comparison of BERT and DistilBERT."""
+"""Stage `report`: gathers the evaluation cells into metrics, tables, figures and a page that tells the whole story."""
 
 import argparse
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from stages import entry
 from stages.artifacts import atomic_path, read_json, write_rows
 from stages.params import load_params
-from stages.reporting import compressed, devices, figures
+from stages.reporting import compressed, devices, figures, findings, page, score_figures
 from stages.reporting.cells import Results, load_results
-from stages.reporting.comparison import terminal
-from stages.reporting.summary import glue_metrics, own, paper, single_metrics, standing
+from stages.reporting.comparison import Standings, kept, terminal
+from stages.reporting.compressed import Measurements
+from stages.reporting.summary import TEACHER, glue_metrics, mean_retained, own, paper, single_metrics, standing
 from stages.reporting.tables import render
 
 METRICS = Path("metrics")
 SUMMARY = Path("data/eval/speed/summary.json")
+CURVES = Path("plots/distill")
+DEVICES = Path("plots/android-bench-collect/latency.png")
 OUTPUT = Path("plots/report")
 
 
@@ -35,13 +41,84 @@ def main() -> None:
     android = devices.load_devices(METRICS)
     write_metrics(results)
     tables = render(results, standings, read_json(METRICS / "distill.json"))
-    with atomic_path(OUTPUT) as folder:
+    text = "\n\n".join([tables.strip(), compressed.render(measurements), devices.render(android)])
+    with atomic_path(OUTPUT) as folder, tempfile.TemporaryDirectory() as vectors:
         folder.mkdir()
-        text = "\n\n".join([tables.strip(), compressed.render(measurements), devices.render(android)])
         (folder / "tables.md").write_text(f"{text}\n", encoding="utf-8")
-        figures.pareto(measurements, folder)
-        figures.latency(measurements, folder)
-    print(f"{METRICS}/ and {OUTPUT}/ written; `python -m stages.report --show` prints the comparison")
+        drawn = draw(results, standings, measurements, folder, Path(vectors))
+        story = tell(results, standings, measurements, android, drawn)
+        (folder / "index.html").write_text(page.render(story, text), encoding="utf-8")
+    print(f"{METRICS}/ and {OUTPUT}/ written; {OUTPUT}/index.html tells it all, `dvc metrics show` prints the figures")
+
+
+def draw(
+    results: Results, standings: Standings, measurements: Measurements, folder: Path, vectors: Path
+) -> list[page.Figure]:
+    """Draw every figure, as a picture into `folder` and as SVG into `vectors`; returns the latter for the page."""
+    made = []
+
+    def add(name: str, function: Callable[[list[Path]], None], data: str, caption: str) -> None:
+        vector = vectors / f"{name}.svg"
+        function([folder / f"{name}.png", vector])
+        made.append(page.Figure(name, caption, data, vector))
+
+    add(
+        "tasks",
+        lambda paths: score_figures.tasks(results, standings, paths),
+        "data/eval/{glue,imdb,squad}/*/*/*/result.json",
+        "Scores on every task: medians over the fine-tuning seeds; lines: 95 % intervals over the dev rows; dots: "
+        "seeds, where there are several.",
+    )
+    add(
+        "losses",
+        lambda paths: score_figures.losses(CURVES, paths),
+        f"{CURVES}/plots/metrics/*/*.tsv",
+        "The three losses of distillation, in training and on held-out text.",
+    )
+    add(
+        "pareto",
+        lambda paths: figures.pareto(measurements, paths),
+        "metrics/compression/*.json, metrics/quality/*.json",
+        "Size, latency and loss of the student's variants; thick rings: nothing else is as good in all three.",
+    )
+    add(
+        "latency",
+        lambda paths: figures.latency(measurements, paths),
+        "metrics/compression/*.json",
+        "Latency by length: medians; bars reach to the 90th percentile.",
+    )
+    return made
+
+
+def tell(
+    results: Results,
+    standings: Standings,
+    measurements: Measurements,
+    android: Mapping[str, Mapping[str, Any]],
+    drawn: list[page.Figure],
+) -> page.Story:
+    """Put together what the page tells beside the tables."""
+    retained = None
+    if {TEACHER, findings.STUDENT} <= set(results.models):
+        retained = mean_retained(list(kept(results, standings, findings.STUDENT).values()))
+    if any(row["status"] == devices.MEASURED for row in android.values()):
+        caption = "Latency on Android devices: medians; bars reach to the 90th percentile."
+        drawn = [*drawn, page.Figure("android", caption, "android/results/*.json", DEVICES)]
+    return page.Story(
+        title="BERT and DistilBERT, side by side",
+        facts={
+            "Profile": results.profile,
+            "Teacher": results.teacher,
+            "Models": ", ".join(results.models) or "none",
+            "Fine-tuning seeds": ", ".join(map(str, results.seeds)),
+            "Commit before the run": page.commit(),
+            "Machine of the speeds": compressed.machine_text(measurements.summary["machine"]),
+        },
+        headlines=findings.headlines(measurements, retained),
+        answers=findings.answers(measurements, android),
+        warnings=findings.warnings(results),
+        figures=drawn,
+    )
 
 
 def write_metrics(results: Results, root: Path = METRICS) -> None:

@@ -24,9 +24,9 @@ def main() -> None:
     from stages.runtime import configure
 
     configure(params.hardware)
-    pairs = check(params)
+    pairs, parameters = check(params)
     compression, compression_rounds = bench_variants(params)
-    speed, speed_rounds = bench_models(params, pairs)
+    speed, speed_rounds = bench_models(params, pairs, parameters)
     write_rows(METRICS / "compression", compression)
     write_rows(METRICS / "speed", speed)
     write_json(ROUNDS, {"compression": compression_rounds, "speed": speed_rounds})
@@ -36,10 +36,11 @@ def main() -> None:
     write_json(SUMMARY, {"machine": machine, "compression": spreads, "speed": seconds})
 
 
-def check(params: Params) -> list[list[str]]:
-    """Refuse what would fail after minutes of measuring; returns the sentence pairs to be timed."""
+def check(params: Params) -> tuple[list[list[str]], dict[str, int]]:
+    """Refuse what would fail after minutes of measuring; returns the sentence pairs to be timed, and models' sizes."""
     from stages.artifacts import read_json
     from stages.finetuning.cells import read_rows
+    from stages.measurement.facts import checkpoint_facts
     from stages.measurement.variants import VARIANTS
 
     longest = max(*params.speed_bench.lengths, params.speed_bench.throughput_length)
@@ -48,9 +49,11 @@ def check(params: Params) -> list[list[str]]:
         if longest > positions:
             raise UserError(f"params.yaml: speed_bench: {longest} tokens exceed the model's {positions} positions")
     for name, folder in params.models.items():
-        if not Path(folder, "model.safetensors").is_file():
+        if not Path(folder, "config.json").is_file():
             raise UserError(f"{folder}: holds no checkpoint; `dvc repro` makes it, or take {name} out of `models`")
-    return [[row["sentence1"], row["sentence2"]] for row in read_rows(STSB, "dev")[: params.speed_bench.stsb_samples]]
+    rows = read_rows(STSB, "dev")[: params.speed_bench.stsb_samples]
+    parameters = {name: checkpoint_facts(Path(folder))["parameters"] for name, folder in params.models.items()}
+    return [[row["sentence1"], row["sentence2"]] for row in rows], parameters
 
 
 def bench_variants(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -77,10 +80,11 @@ def bench_variants(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: row(facts[name], found, settings) for name, found in rounds.items()}, rounds
 
 
-def bench_models(params: Params, pairs: list[list[str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def bench_models(
+    params: Params, pairs: list[list[str]], parameters: dict[str, int]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Time a pass over sentence pairs for every row of `models`; returns the table's rows and all rounds, by name."""
     from stages.measurement import processes
-    from stages.measurement.facts import checkpoint_facts
     from stages.measurement.rounds import interleaved
     from stages.measurement.timing import spread
 
@@ -95,7 +99,7 @@ def bench_models(params: Params, pairs: list[list[str]]) -> tuple[dict[str, Any]
     )
     return {
         name: {
-            "parameters": checkpoint_facts(Path(params.models[name]))["parameters"],
+            "parameters": parameters[name],
             "inference_seconds": spread((found["seconds"] for found in rounds[name]), 3)["median"],
             "samples": len(pairs),
         }

@@ -14,6 +14,44 @@ from ruamel.yaml import YAML
 from stages.profile import overlay
 
 ROOT = Path(__file__).resolve().parents[1]
+TASKS = ("CoLA", "STS-B")
+OVERLAY: dict[str, Any] = {
+    "epochs": 1,
+    "batch_size": 4,
+    "hardware": {"threads": 1, "precision": "fp32"},
+    "download": {"embedded": {"corpus_paragraphs": 200, "train_rows": 32, "dev_rows": 32}},
+    "teacher": {
+        "init": "config",
+        "revision": None,
+        "config": {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 128,
+        },
+        "vocab_size": 400,
+        "pretrain_steps": 4,
+        "head_steps": 2,
+        "batch_size": 4,
+    },
+    "distill": {"teacher_layers": [1], "effective_batch_size": 8, "eval_blocks": 4, "evaluations": 2},
+    "finetune": {"epochs": 1.0, "batch_size": 16},
+    "squad": {"tasks": {"SQuAD": {"max_length": 96, "doc_stride": 16}}},
+    "prune": {"importance_blocks": 2},
+    "onnx_export": {"check_blocks": 2, "calibration_rows": 2},
+    "quality_eval": {"blocks": 4},
+    "speed_bench": {
+        "rounds": 1,
+        "lengths": [16],
+        "warmup": 1,
+        "repeats": 2,
+        "throughput_batch": 2,
+        "throughput_length": 16,
+        "stsb_samples": 4,
+        "stsb_warmup": 1,
+    },
+}
 
 
 class Project:
@@ -72,3 +110,17 @@ def copy_tree(folder: Path) -> None:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+
+
+def small_project(folder: Path) -> Project:
+    """A clone with parameters that make the whole pipeline a matter of a minute, committed and not run yet."""
+    copy_tree(folder)
+    made = Project(folder)
+    shutil.copy(folder / "profiles/tiny.yaml", folder / "params.yaml")
+    made.params(**OVERLAY)
+    values = YAML(typ="safe").load(folder / "params.yaml")
+    values["glue"]["tasks"] = {task: {} for task in TASKS}
+    values["onnx_export"]["tasks"] = {"CoLA": {}, "SQuAD": {"max_length": 96, "doc_stride": 16}}
+    YAML().dump(values, folder / "params.yaml")
+    made.commit()
+    return made

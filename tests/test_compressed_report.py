@@ -68,12 +68,12 @@ def test_a_missing_result_is_named(tmp_path: Path, found: Measurements) -> None:
 
 
 def test_figures_are_files_that_do_not_change_with_the_clock(tmp_path: Path, found: Measurements) -> None:
-    names = ["latency.png", "pareto.png"]
+    names = ["latency.png", "latency.svg", "pareto.png", "pareto.svg"]
     contents = []
     for run in ("a", "b"):
         (tmp_path / run).mkdir()
-        figures.pareto(found, tmp_path / run)
-        figures.latency(found, tmp_path / run)
+        figures.pareto(found, [tmp_path / run / "pareto.png", tmp_path / run / "pareto.svg"])
+        figures.latency(found, [tmp_path / run / "latency.png", tmp_path / run / "latency.svg"])
         assert sorted(path.name for path in (tmp_path / run).iterdir()) == names
         contents.append([(tmp_path / run / name).read_bytes() for name in names])
     assert contents[0] == contents[1]

@@ -1,52 +1,12 @@
 """The whole pipeline, on a cut small enough for a test: from a clone to the tables, and what a change re-runs."""
 
 import re
-import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from clone import Project, copy_tree
+from clone import TASKS, Project, small_project
 from ruamel.yaml import YAML
 
-TASKS = ("CoLA", "STS-B")
-OVERLAY: dict[str, Any] = {
-    "epochs": 1,
-    "batch_size": 4,
-    "hardware": {"threads": 1, "precision": "fp32"},
-    "download": {"embedded": {"corpus_paragraphs": 200, "train_rows": 32, "dev_rows": 32}},
-    "teacher": {
-        "init": "config",
-        "revision": None,
-        "config": {
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 64,
-            "max_position_embeddings": 128,
-        },
-        "vocab_size": 400,
-        "pretrain_steps": 4,
-        "head_steps": 2,
-        "batch_size": 4,
-    },
-    "distill": {"teacher_layers": [1], "effective_batch_size": 8, "eval_blocks": 4, "evaluations": 2},
-    "finetune": {"epochs": 1.0, "batch_size": 16},
-    "squad": {"tasks": {"SQuAD": {"max_length": 96, "doc_stride": 16}}},
-    "prune": {"importance_blocks": 2},
-    "onnx_export": {"check_blocks": 2, "calibration_rows": 2},
-    "quality_eval": {"blocks": 4},
-    "speed_bench": {
-        "rounds": 1,
-        "lengths": [16],
-        "warmup": 1,
-        "repeats": 2,
-        "throughput_batch": 2,
-        "throughput_length": 16,
-        "stsb_samples": 4,
-        "stsb_warmup": 1,
-    },
-}
 COMPRESSED = {"prune", "quantize", "onnx-export", "quality-eval", "speed-bench", "android-bench-collect"}
 VARIANTS = ("baseline", "quantized", "pruned", "combined")
 ONNX = ("baseline", "baseline_int8", "pruned", "pruned_int8")
@@ -54,17 +14,7 @@ ONNX = ("baseline", "baseline_int8", "pruned", "pruned_int8")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    folder = tmp_path_factory.mktemp("clone")
-    copy_tree(folder)
-    made = Project(folder)
-    shutil.copy(folder / "profiles/tiny.yaml", folder / "params.yaml")
-    made.params(**OVERLAY)
-    values = YAML(typ="safe").load(folder / "params.yaml")
-    values["glue"]["tasks"] = {task: {} for task in TASKS}
-    values["onnx_export"]["tasks"] = {"CoLA": {}, "SQuAD": {"max_length": 96, "doc_stride": 16}}
-    YAML().dump(values, folder / "params.yaml")
-    made.commit()
-    return made
+    return small_project(tmp_path_factory.mktemp("clone"))
 
 
 def cells(*models: str, seeds: tuple[int, ...] = (42,), tasks: tuple[str, ...] = TASKS) -> set[str]:

@@ -66,7 +66,7 @@ def keys(values: dict, prefix: str = "") -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/migration.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/experiments.md", "docs/migration.md"])
 def test_parameters_and_profiles_that_documents_name_exist(document):
     text = (ROOT / document).read_text()
     values = YAML(typ="safe").load(ROOT / "profiles/tiny.yaml")
@@ -91,7 +91,9 @@ def with_key(values: dict, path: list[str], value: str) -> dict:
     return {**values, first: inner}
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/migration.md", "docs/results.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "docs/experiments.md", "docs/migration.md", "docs/results.md"]
+)
 def test_links_lead_somewhere(document):
     path = ROOT / document
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):

@@ -1,8 +1,6 @@
 """The report stage on synthetic cells: metrics, tables and what happens when parameters or cells change."""
 
-import contextlib
 import copy
-import io
 import json
 import shutil
 import subprocess
@@ -10,85 +8,16 @@ import sys
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from measurements import write_measurements
+from report_project import DISTILL, GENERATED, GLUE, MODELS, ROOT, SEEDS, make_project, run, score, scores, write_cell
 from ruamel.yaml import YAML
 
-from stages import report
 from stages.errors import UserError
-from stages.measurement.variants import ONNX_MODELS
 from stages.params import validate
 from stages.reporting.cells import Results, load_results
 from stages.reporting.comparison import terminal
 from stages.reporting.summary import mean_retained, retained, standing
 from stages.reporting.tables import render
-
-ROOT = Path(__file__).resolve().parents[1]
-GLUE = ("CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B", "WNLI")
-MODELS = ("bert", "distilbert")
-SEEDS = (1, 2, 3)
-ROWS = 200
-LABELS = np.arange(ROWS) % 2
-GENERATED = "generated, not the published data"
-DISTILL = {"mlm_loss": 2.5, "distill_loss": 1.25, "updates": 12345, "teacher_layers": "0,1,3,5"}
-
-
-def score(model: str, task: str, seed: int) -> float:
-    """A score that differs by model, task and seed; the median over SEEDS is the one of seed 1."""
-    base = {"bert": 0.8, "distilbert": 0.7}.get(model, 0.65) + 0.01 * (len(task) % 4)
-    return base + {1: 0.0, 2: 0.05, 3: -0.02}[seed]
-
-
-def scores(model: str, task: str, seed: int) -> dict[str, float]:
-    value = score(model, task, seed)
-    if task == "WNLI":
-        return {"accuracy": 0.5 + 0.01 * seed}
-    if task == "MNLI":
-        return {"accuracy": value, "accuracy_mismatched": value - 0.01}
-    if task in ("MRPC", "QQP"):
-        return {"accuracy": value, "f1": value + 0.04}
-    if task == "STS-B":
-        return {"pearson": value, "spearman": value - 0.04}
-    if task == "CoLA":
-        return {"matthews": value, "accuracy": 0.9}
-    if task == "SQuAD":
-        return {"exact_match": 100 * value - 10, "f1": 100 * value}
-    return {"accuracy": value}
-
-
-def majority(task: str) -> dict[str, float]:
-    known = {
-        "CoLA": {"matthews": 0.0, "accuracy": 0.5},
-        "STS-B": {"pearson": 0.0, "spearman": 0.0},
-        "MNLI": {"accuracy": 0.34, "accuracy_mismatched": 0.35},
-        "SQuAD": {},
-    }
-    return known.get(task, {"accuracy": 0.5})
-
-
-def write_cell(
-    folder: Path,
-    suite: str,
-    model: str,
-    task: str,
-    seed: int,
-    source: str = "embedded",
-    note: str = GENERATED,
-) -> None:
-    place = folder / "data/eval" / suite / model / task / str(seed)
-    place.mkdir(parents=True)
-    result = {
-        "model": model, "task": task, "seed": seed, "scores": scores(model, task, seed), "majority": majority(task),
-        "train_rows": 800, "dev_rows": ROWS, "data": {"source": source, "note": note}, "recipe": {},
-        "model_parameters": 22_700_000,
-    }  # fmt: skip
-    (place / "result.json").write_text(json.dumps(result))
-    if task == "CoLA":  # the only predictions that the report reads
-        predictions = np.where(np.arange(ROWS) < ROWS * 0.9, LABELS, 1 - LABELS)
-        pq.write_table(pa.table({"label": LABELS, "prediction": predictions}), place / "predictions.parquet")
 
 
 @pytest.fixture
@@ -102,29 +31,9 @@ def values() -> dict:
 @pytest.fixture
 def project(tmp_path: Path, values: dict, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with all cells, in which the stage can run."""
-    for model in MODELS:
-        for seed in SEEDS:
-            for task in GLUE:
-                write_cell(tmp_path, "glue", model, task, seed)
-            write_cell(tmp_path, "imdb", model, "IMDb", seed)
-            write_cell(tmp_path, "squad", model, "SQuAD", seed)
-    write_measurements(tmp_path)
-    (tmp_path / "metrics/android").mkdir()
-    for name in ONNX_MODELS:
-        row = {"status": "not measured", "size_mb": 1.0}
-        (tmp_path / f"metrics/android/{name}.json").write_text(json.dumps(row))
-    (tmp_path / "metrics/distill.json").write_text(json.dumps(DISTILL))
+    make_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(values: dict, project: Path, *arguments: str) -> str:
-    """Run the stage in the folder and return what it prints."""
-    YAML().dump(values, project / "params.yaml")
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-        patch.setattr(sys, "argv", ["report", *arguments])
-        report.main()
-    return printed.getvalue()
 
 
 def gather(values: dict) -> Results:

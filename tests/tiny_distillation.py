@@ -70,6 +70,8 @@ def write_params(folder: Path, **changes: Any) -> dict[str, Any]:
         "distill__effective_batch_size": 8,
         "distill__eval_blocks": 6,
         "distill__evaluations": 3,
+        "distill__dropout": None,
+        "teacher__dropout": None,
         "teacher__init": "config",
         "teacher__revision": None,
         "teacher__config": {

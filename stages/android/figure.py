@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from stages.android.collection import Collection, Configuration, Entry, medians
-from stages.drawing import png
+from stages.drawing import saved
 
 GROUP = 0.8  # width of a model's bars, of 1
 
@@ -13,10 +13,10 @@ GROUP = 0.8  # width of a model's bars, of 1
 def draw(collection: Collection, names: list[str], path: Path) -> None:
     """Draw median latency by model, a bar a configuration, or that nothing is measured."""
     if collection.configurations:
-        with png(path, (8.0, 5.0), "constrained") as figure:
+        with saved([path], (8.0, 5.0), "constrained") as figure:
             _bars(figure.subplots(), collection.configurations, names)
     else:
-        with png(path, (8.0, 1.5), "none") as figure:
+        with saved([path], (8.0, 1.5), "none") as figure:
             figure.text(0.5, 0.5, "Not measured on an Android device yet: android/README.md", ha="center", va="center")
 
 

@@ -22,7 +22,7 @@ from stages.distillation.trainer import BlockTrainer
 from stages.errors import UserError
 from stages.params import Params
 from stages.reading import load_tokenizer, readable
-from stages.runtime import attention_implementation, use_bf16
+from stages.runtime import attention_implementation, set_dropout, use_bf16
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,7 @@ def train_student(
 ) -> Training:
     """Train a student in place with the triple loss; `label` is shown and names the section of the learning rate."""
     settings, bf16 = params.distill, use_bf16(params.hardware)
+    set_dropout(student, settings.dropout)
     schedule = _schedule(params, len(inputs.train), bf16, label)
     masking = student_masking(inputs, params)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

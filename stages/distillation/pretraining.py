@@ -18,7 +18,7 @@ from stages.distillation.objectives import MaskedLanguageModelling
 from stages.distillation.schedule import Schedule
 from stages.distillation.trainer import BlockTrainer
 from stages.params import Params, Teacher
-from stages.runtime import use_bf16
+from stages.runtime import set_dropout, use_bf16
 
 HELD_OUT_BLOCKS = 64
 EVALUATIONS = 3  # of each phase
@@ -60,6 +60,7 @@ def pretrain(
 ) -> Result:
     """Train `model` in place by `teacher`, resuming where checkpoints of the same settings, data and `origin` are."""
     settings, bf16 = params.teacher, use_bf16(params.hardware)
+    set_dropout(model, settings.dropout)
     masking = Masking.of(tokenizer, train.counts, settings.mlm_probability, 0.0, params.seed)
     held_out = held_out_batches(dev, masking, HELD_OUT_BLOCKS, settings.batch_size)
     objective = MaskedLanguageModelling(torch.bfloat16 if bf16 else torch.float32)

@@ -29,7 +29,7 @@ from stages.errors import UserError
 from stages.finetuning.features import Features
 from stages.params import Recipe
 from stages.reading import load_tokenizer, readable
-from stages.runtime import attention_implementation
+from stages.runtime import attention_implementation, set_dropout
 
 POOL_BATCHES = 8  # batches whose rows are sorted by length together
 LOG_STEPS = 10  # updates between two looks at the loss, each of which waits for the device
@@ -85,10 +85,7 @@ def fine_tune(
 
     Linear weights that are zero, as in a pruned model, stay zero. Raises UserError if the loss stops being a number.
     """
-    if recipe.dropout is not None:
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = recipe.dropout
+    set_dropout(model, recipe.dropout)
     if recipe.freeze_word_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
     with tempfile.TemporaryDirectory() as folder, tqdm(desc=name, unit="batch", disable=None) as bar:

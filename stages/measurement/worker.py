@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def torch_model(specification: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(specification["threads"])
     if (origin := warm.origin()) is not None:
-        page_in_libraries(origin)
+        with suppress(OSError):  # where the kernel does not tell, some MiB of libraries count as growth
+            page_in_libraries(origin)
 
     def load() -> Inference:
         model = load_masked_lm(Path(specification["path"]))

@@ -30,13 +30,13 @@ def retained_tables(results: Results, standings: Standings) -> list[str]:
 
 def _retained_table(results: Results, standings: Standings, model: str) -> str:
     notes, rows = Footnotes(), []
-    kept = _kept(results, standings, model)
+    shares = kept(results, standings, model)
     for task in results.all_tasks():
         teacher, student, text = standings[task, TEACHER], standings[task, model], _digits(task, 4)
         name = task + notes.mark(task, results.first(task).note)
         scores = [text(teacher.chance), spread_text(teacher.score, text), spread_text(student.score, text)]
-        rows.append([name, metric_name(task), *scores, *_shares(kept[task])])
-    rows.append(["average", "", "", "", "", *_shares(mean_retained(list(kept.values())))])
+        rows.append([name, metric_name(task), *scores, *_shares(shares[task])])
+    rows.append(["average", "", "", "", "", *_shares(mean_retained(list(shares.values())))])
     header = ["Task", "Metric", "Chance", title(TEACHER), title(model), "Retained", "Ratio"]
     explanation = RETAINED.format(student=title(model), teacher=title(TEACHER))
     return _section(f"What {title(model)} retains", explanation, markdown_table(header, rows), notes.text())
@@ -74,9 +74,9 @@ def terminal(results: Results, standings: Standings) -> str:
     for model in sorted(results.models, key=lambda name: name != TEACHER):  # the teacher first, the others as listed
         columns.append([title(model), *(_digits(task, 4)(standings[task, model].score.median) for task in tasks)])
         if compared and model != TEACHER:
-            kept = _kept(results, standings, model)
-            columns.append(["retained", *(_percent(kept[task]) for task in tasks)])
-            columns[-1].append(_percent(mean_retained(list(kept.values()))))
+            shares = kept(results, standings, model)
+            columns.append(["retained", *(_percent(shares[task]) for task in tasks)])
+            columns[-1].append(_percent(mean_retained(list(shares.values()))))
     if compared:
         columns[0].append("average")
     rows = list(zip(*(column + [""] * (len(columns[0]) - len(column)) for column in columns), strict=True))
@@ -89,7 +89,8 @@ def _caption(results: Results, compared: bool) -> str:
     return f"profile {results.profile}, {seeds}{formula}"
 
 
-def _kept(results: Results, standings: Standings, model: str) -> dict[str, Retained | None]:
+def kept(results: Results, standings: Standings, model: str) -> dict[str, Retained | None]:
+    """Compute what a model keeps of the teacher's scores, by task."""
     return {task: retained(standings[task, model], standings[task, TEACHER]) for task in results.all_tasks()}
 
 
@@ -98,12 +99,12 @@ def _digits(task: str, digits: int) -> Callable[[float], str]:
     return partial(number, digits=2 if task == "SQuAD" else digits)
 
 
-def _shares(kept: Retained | None) -> Sequence[str]:
-    return (f"{kept.corrected:.3f}", f"{kept.ratio:.3f}") if kept else (DASH, DASH)
+def _shares(share: Retained | None) -> Sequence[str]:
+    return (f"{share.corrected:.3f}", f"{share.ratio:.3f}") if share else (DASH, DASH)
 
 
-def _percent(kept: Retained | None) -> str:
-    return percent(kept.corrected) if kept else DASH
+def _percent(share: Retained | None) -> str:
+    return percent(share.corrected) if share else DASH
 
 
 def _section(heading: str, *parts: str) -> str:

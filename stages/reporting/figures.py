@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from stages.drawing import png
+from stages.drawing import INK, PAPER, saved
 from stages.reporting.compressed import TITLES, Measurements
 
 SIZE = (8.0, 5.0)  # inches
@@ -15,14 +15,14 @@ MARKERS = {"torch": "o", "onnx": "s"}
 COLOURS = {"torch": "C1", "onnx": "C0"}
 
 
-def pareto(found: Measurements, folder: Path) -> None:
+def pareto(found: Measurements, paths: Sequence[Path]) -> None:
     """Draw every variant at its size and latency, coloured by its distillation loss; thick rings: the Pareto front."""
     length = found.middle
     points = {
         name: (row["size_mb"], row["latency_ms"][length]["p50"], found.quality[name]["distill_loss"])
         for name, row in found.compression.items()
     }
-    with png(folder / "pareto.png", SIZE, "constrained") as figure:
+    with saved(paths, SIZE, "constrained") as figure:
         axes = figure.subplots()
         best = front(list(points.values()))
         lowest, highest = (f(loss for *_, loss in points.values()) for f in (min, max))
@@ -32,7 +32,7 @@ def pareto(found: Measurements, folder: Path) -> None:
             rings = [RING if point in best else 0.6 for point in chosen]
             drawn = axes.scatter(
                 sizes, latencies, c=losses, vmin=lowest, vmax=highest, cmap="viridis_r", marker=marker, s=110, zorder=3,
-                edgecolors="black", linewidths=rings,
+                edgecolors=INK, linewidths=rings,
             )  # fmt: skip
         _annotate(axes, {TITLES[name]: point[:2] for name, point in points.items()})
         figure.colorbar(drawn, label="distillation loss (lower is better)")
@@ -67,12 +67,12 @@ def _annotate(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
         )
 
 
-def latency(found: Measurements, folder: Path) -> None:
+def latency(found: Measurements, paths: Sequence[Path]) -> None:
     """Draw median latency by input length, a line a variant; bars reach to the 90th percentile.
 
     Colour tells the runtime, a dashed line INT8, an open marker the pruned model.
     """
-    with png(folder / "latency.png", SIZE, "constrained") as figure:
+    with saved(paths, SIZE, "constrained") as figure:
         axes = figure.subplots()
         for name, row in found.compression.items():
             lengths = [int(length) for length in row["latency_ms"]]
@@ -83,7 +83,7 @@ def latency(found: Measurements, folder: Path) -> None:
                 lengths, middle, yerr=[[0.0] * len(upper), upper], label=TITLES[name], capsize=3,
                 marker=MARKERS[runtime], color=COLOURS[runtime],
                 linestyle="--" if name.endswith(("int8", "quantized", "combined")) else "-",
-                markerfacecolor="white" if "pruned" in name or name == "combined" else COLOURS[runtime],
+                markerfacecolor=PAPER if "pruned" in name or name == "combined" else COLOURS[runtime],
             )  # fmt: skip
         axes.set(xlabel="tokens", ylabel="latency, ms (median; bar to the 90th percentile)", ylim=(0, None))
         axes.set_xticks(lengths)
