@@ -73,10 +73,10 @@ def test_parameters_and_profiles_that_documents_name_exist(document):
     known = keys(values)
     sections = "|".join(key for key, value in values.items() if isinstance(value, dict))
     named = set(re.findall(rf"`((?:{sections})(?:\.[\w-]+)*)`", text))
-    changed = re.findall(r"""-S '?([~+]?)([\w.-]+)(?:=([^\s'`]*))?""", text)
+    changed = re.findall(r"""-S ('?)([~+]?)([\w.-]+)(?:=((?(1)[^']*|[^\s`]*)))?""", text)
     assert changed
-    assert named | {key for mark, key, _ in changed if mark != "+"} <= known
-    for mark, key, value in changed:
+    assert named | {key for _, mark, key, _ in changed if mark != "+"} <= known
+    for _, mark, key, value in changed:
         if mark == "+":  # a key to add must be one that the parameters allow there
             validate(with_key(values, key.split("."), value))
     for names in re.findall(r'make profile NAME="?([\w ]+)', text):
