@@ -63,7 +63,7 @@ def test_inputs_longer_than_the_models_are_refused(project: Path) -> None:
 
 
 def test_a_damaged_checkpoint_ends_the_stage_with_nothing_written(project: Path) -> None:
-    with pytest.raises(UserError, match="models/distilbert: no readable checkpoint"):
+    with pytest.raises(UserError, match="models/bert: no readable checkpoint"):
         speed_bench.main()
     assert not (project / "metrics").exists()
     assert not (project / "data/eval").exists()
