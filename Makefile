@@ -1,7 +1,7 @@
 # Every target works on a fresh machine with Python >= 3.11, git and make, and does its own set-up in .venv.
 # Options: PYTHON=python3.12, TORCH_INDEX=<URL of a package index with the torch build you want>, TARGETS="stage ...", URL=<of a remote>.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-long lint readme profile fetch remote push pull android-bench clean
+.PHONY: help setup repro test test-long lint readme profile fetch publish remote push pull android-bench clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -70,6 +70,9 @@ profile: $(VENV)/.base  ## write params.yaml from a profile: NAME=tiny, or sever
 
 fetch: $(VENV)/.base  ## a checkpoint of the hub into models/: NAME=released REPO=owner/name REVISION=<commit>
 	python -m stages.sources.models --name "$(NAME)" --repository "$(REPO)" --revision "$(REVISION)"
+
+publish: $(VENV)/.base  ## upload a folder of models/ with its card: MODEL=distilbert REPO=owner/name; UPLOAD=1 really sends it
+	@python -m stages.reporting.publish --model "$(MODEL)" --repository "$(REPO)" $(if $(UPLOAD),--upload) $(if $(PRIVATE),--private)
 
 remote: $(VENV)/.base  ## where checkpoints are kept: URL=s3://bucket/folder, ssh://host/folder or a folder
 	$(if $(filter s3://% ssh://%,$(URL)),$(PIP) install --quiet -c constraints.txt --editable '.[remotes]')

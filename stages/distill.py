@@ -15,16 +15,22 @@ def main() -> None:
     params = load_params()
 
     from stages.artifacts import write_json
+    from stages.cards.card import shown_parameters
+    from stages.cards.checkpoints import student_card
+    from stages.cards.terms import sources_of_data
     from stages.distillation.checkpoints import Checkpoints
     from stages.distillation.display import Curve
     from stages.distillation.distilling import distil, load_inputs, save_student, settings_key
     from stages.runtime import configure
 
     configure(params.hardware)
+    text = sources_of_data(CORPUS)
     inputs = load_inputs(TEACHER, CORPUS, params.distill.block_length)
     checkpoints = Checkpoints("distill", settings_key(params), inputs.train.key, inputs.dev.key, TEACHER)
     result = distil(inputs, params, checkpoints, Curve(Path("plots/distill")))
-    save_student(result.student, inputs.tokenizer, STUDENT)
+    shown = shown_parameters(params, "distill", "epochs", "batch_size", "seed")
+    card = student_card(STUDENT, shown, TEACHER, text, result.metrics)
+    save_student(result.student, inputs.tokenizer, STUDENT, card)
     write_json(Path("metrics/distill.json"), result.metrics)
     write_json(Path("data/eval/seconds/distill.json"), result.seconds)
     checkpoints.discard()

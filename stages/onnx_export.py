@@ -1,5 +1,6 @@
 """Stage `onnx-export`: student, pruned student and task models of both for ONNX Runtime, in fp32 and INT8."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ def main() -> None:
     params = load_params()
 
     from stages.artifacts import atomic_path, write_json
+    from stages.cards.card import shown_parameters
+    from stages.cards.checkpoints import onnx_card
+    from stages.cards.terms import sources_of_data
     from stages.compression.loading import load_masked_lm
     from stages.deployment.masked_lm import export_masked_lm
-    from stages.deployment.tasks import export_task
+    from stages.deployment.tasks import data_folder, export_task
     from stages.runtime import configure
 
     configure(params.hardware)
     students = {name: load_masked_lm(checkpoint) for name, checkpoint in CHECKPOINTS.items()}
+    trained_on = [source for task in params.onnx_export.tasks for source in sources_of_data(data_folder(task))]
     with atomic_path(METRICS) as metrics, atomic_path(MODELS) as models:
         models.mkdir()
         metrics.mkdir()
@@ -32,6 +37,10 @@ def main() -> None:
         for task, settings in params.onnx_export.tasks.items():
             for name, checkpoint in CHECKPOINTS.items():
                 found |= export_task(task, settings, checkpoint, f"{file_prefix(task)}_{name}", models, params)
+        for name, checkpoint in CHECKPOINTS.items():
+            shutil.copyfile(checkpoint / "tokenizer.json", models / f"tokenizer_{name}.json")
+        shown = shown_parameters(params, "onnx_export", "finetune", "seed")
+        onnx_card(MODELS, shown, CHECKPOINTS["baseline"], trained_on).write(models)
         for name, figures in found.items():
             write_json(metrics / f"{name}.json", figures)
 

@@ -16,6 +16,9 @@ def main() -> None:
     params = load_params()
 
     from stages.artifacts import write_json
+    from stages.cards.card import shown_parameters
+    from stages.cards.checkpoints import pruned_card
+    from stages.cards.terms import sources_of_data
     from stages.compression.loading import load_masked_lm, parameter_count, sparsity
     from stages.compression.pruning import prune
     from stages.compression.recovery import recover, recovery_checkpoints
@@ -24,13 +27,12 @@ def main() -> None:
     from stages.runtime import configure
 
     configure(params.hardware)
-    student = load_masked_lm(STUDENT)
+    student, text = load_masked_lm(STUDENT), sources_of_data(CORPUS)
     before = parameter_count(student)
     inputs = load_inputs(TEACHER, CORPUS, params.distill.block_length)
     pruned = prune(student, inputs, params, CORPUS)
     checkpoints = recovery_checkpoints(pruned.inputs, params, STUDENT, TEACHER)
     recovery = recover(pruned.model, pruned.inputs, params, checkpoints, Curve(Path("plots/prune")))
-    save_student(pruned.model, pruned.inputs.tokenizer, PRUNED)
     metrics = {
         "method": params.prune.method,
         "amount": params.prune.amount,
@@ -40,6 +42,10 @@ def main() -> None:
         **pruned.kept,
         **recovery.metrics,
     }
+    own_classes = type(pruned.model).__module__.startswith("stages.")
+    shown, data = shown_parameters(params, "prune", "seed"), text if params.prune.recovery_epochs else ()
+    card = pruned_card(PRUNED, params.prune, shown, STUDENT, data, metrics, own_classes)
+    save_student(pruned.model, pruned.inputs.tokenizer, PRUNED, card)
     write_json(Path("metrics/prune.json"), metrics)
     write_json(Path("data/eval/seconds/prune.json"), recovery.seconds)
     checkpoints.discard()

@@ -14,18 +14,26 @@ def main() -> None:
     params = load_params()
 
     from stages.artifacts import write_json
+    from stages.cards.card import shown_parameters
+    from stages.cards.checkpoints import quantized_card
     from stages.compression.loading import load_masked_lm
     from stages.compression.quantization import Comparison, quantize_checkpoint
     from stages.runtime import configure
 
     configure(params.hardware)
+    variants = [(name, source, Path("models") / name) for name, source in VARIANTS.items()]
     models = {name: load_masked_lm(source) for name, source in VARIANTS.items()}  # before any is written
     comparison = Comparison(HELD_OUT, params.distill.block_length)
     metrics = {
         name: quantize_checkpoint(
-            models.pop(name), source, Path("models") / name, params.quantize.granularity, comparison
+            models.pop(name),
+            source,
+            target,
+            params.quantize.granularity,
+            comparison,
+            quantized_card(target, shown_parameters(params, "quantize"), source),
         )
-        for name, source in VARIANTS.items()
+        for name, source, target in variants
     }
     write_json(Path("metrics/quantize.json"), metrics)
 

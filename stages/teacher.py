@@ -14,6 +14,9 @@ def main() -> None:
     params = load_params()
 
     from stages.artifacts import write_json
+    from stages.cards.card import shown_parameters
+    from stages.cards.checkpoints import teacher_card
+    from stages.cards.terms import sources_of_data
     from stages.distillation.corpus import load_blocks
     from stages.distillation.display import Curve
     from stages.distillation.pretraining import pretrain
@@ -21,13 +24,14 @@ def main() -> None:
     from stages.runtime import configure
 
     configure(params.hardware)
-    settings = params.teacher
+    settings, text = params.teacher, sources_of_data(CORPUS)
     start = resolve(settings, CORPUS / "train.parquet", params.seed)
     train, dev = (
         load_blocks(CORPUS / f"{split}.parquet", start.tokenizer, settings.block_length) for split in ("train", "dev")
     )
     result = pretrain(start.model, start.tokenizer, train, dev, params, Curve(Path("plots/teacher")), start.origin)
-    save_teacher(start, OUTPUT)
+    card = teacher_card(OUTPUT, settings, shown_parameters(params, "teacher", "seed"), text, result.metrics)
+    save_teacher(start, OUTPUT, card)
     write_json(Path("metrics/teacher.json"), result.metrics)
     write_json(Path("data/eval/seconds/teacher.json"), result.seconds)
     result.discard_checkpoints()

@@ -55,6 +55,11 @@ def test_published_rows_stand_beside_models_of_their_size_only(found: Measuremen
         row_["parameters"] = 66_985_530
     assert row(render(found), "Size", "PyTorch, INT8, published: reproduction")[3:5] == ["154.77", "0.61"]
     assert row(render(found), "Speed of teacher and student", "DistilBERT, published: reproduction")[-1] == "2.08x"
+    size = found.compression["quantized"]["size_mb"] - 154.77
+    assert row(render(found), "Size", "PyTorch, INT8 here minus published: reproduction")[3] == f"{size:+.2f}"
+    ratio = found.speed["bert"]["inference_seconds"] / found.speed["distilbert"]["inference_seconds"] - 71.24 / 34.23
+    faster = row(render(found), "Speed of teacher and student", "DistilBERT here minus published: reproduction")
+    assert faster[-1] == f"{ratio:+.2f}"
 
 
 def test_losses_of_every_variant_are_shown(found: Measurements) -> None:

@@ -209,6 +209,10 @@ def test_published_rows_appear_for_hub_data_and_in_their_own_convention_only(val
         "\N{EN DASH}",
         "0.5776",
     ]  # CoLA is someone's own; MNLI-mm was not published
+    ours = float(row(text, "GLUE", "DistilBERT")[-1].split()[0])
+    difference = row(text, "GLUE", "DistilBERT here minus published: reproduction, all samples, median of 5 seeds")
+    assert difference[2] == difference[4] == "\N{EN DASH}"
+    assert difference[-1] == f"{ours - 0.5776:+.4f}"
     assert row(text, "GLUE in the paper's convention", "BERT-base, published: Sanh et al. 2019")[-1] == "69.3"
     assert "Sanh" not in text.split("### GLUE\n")[1].split("\n### ")[0]
     assert header(text, "GLUE")[2:] == ["CoLA\u00b9", "MNLI\u00b2", "MNLI-mm\u00b2", "RTE"]

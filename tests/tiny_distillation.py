@@ -50,6 +50,7 @@ def make_project(folder: Path, **changes: Any) -> dict[str, Any]:
     """Lay out params.yaml (with dotted `changes`), corpus and models/bert in a folder; returns the parameters."""
     write_text(folder / "data/corpus/train.parquet", 60)
     write_text(folder / "data/corpus/dev.parquet", 15, seed=1)
+    (folder / "data/corpus/dataset.json").write_text('{"name": "corpus", "source": "embedded"}')
     model = teacher()
     model.save_pretrained(folder / "models/bert")
     tokenizer().save_pretrained(folder / "models/bert")

@@ -43,7 +43,9 @@ def make_project(folder: Path) -> None:
         _write(folder / f"data/glue/SST-2/{split}.parquet", rows)
         _write(folder / f"data/squad/{split}.parquet", [_question(draw, index) for index in range(ROWS)])
     for data in ("glue/SST-2", "squad"):
-        (folder / "data" / data / "dataset.json").write_text(json.dumps({"source": "files", "note": "made up"}))
+        (folder / "data" / data / "dataset.json").write_text(
+            json.dumps({"name": data, "source": "files", "note": "made up"})
+        )
     _write_params(folder)
 
 

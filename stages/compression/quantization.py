@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from stages.artifacts import atomic_path
+from stages.cards.card import Card
 from stages.compression.int8 import Int8Linear
 from stages.compression.loading import load_masked_lm
 from stages.compression.quantizer import DynamicInt8Config, linear_layers
@@ -52,8 +53,9 @@ def quantize_checkpoint(
     target: Path,
     granularity: Literal["tensor", "channel"],
     comparison: Comparison,
+    card: Card,
 ) -> dict[str, Any]:
-    """Quantize the model of folder `source` in place and write it with its tokenizer to `target`.
+    """Quantize the model of folder `source` in place and write it with its tokenizer and card to `target`.
 
     Returns its errors against the float model and the bytes of both files.
     """
@@ -65,6 +67,7 @@ def quantize_checkpoint(
     with atomic_path(target) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        card.write(temporary)
     logits = _logits(load_masked_lm(target), ids)
     return {
         "weight_error": weight_error,

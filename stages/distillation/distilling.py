@@ -10,6 +10,7 @@ import torch
 from transformers import DistilBertForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from stages.artifacts import atomic_path
+from stages.cards.card import Card
 from stages.distillation.checkpoints import Checkpoints
 from stages.distillation.corpus import Blocks, load_blocks
 from stages.distillation.display import Curve, ProgressBar
@@ -176,13 +177,14 @@ def plain_student(trained: DistilBertStates) -> DistilBertForMaskedLM:
     return student
 
 
-def save_student(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write model and tokenizer, which no longer yields the token types that DistilBERT does not take."""
+def save_student(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: Card) -> None:
+    """Write card, model and tokenizer, which no longer yields the token types that DistilBERT does not take."""
     with atomic_path(folder) as temporary:
         student.save_pretrained(temporary)
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
         tokenizer.init_kwargs["model_input_names"] = []  # only what a tokenizer was made with is saved: its attribute
         tokenizer.save_pretrained(temporary)
+        card.write(temporary)
 
 
 def settings_key(params: Params) -> dict[str, Any]:

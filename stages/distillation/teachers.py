@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from stages.artifacts import atomic_path, digest
+from stages.cards.card import Card
 from stages.distillation.models import BertStates
 from stages.distillation.pretraining import initialise_head
 from stages.errors import UserError
@@ -69,13 +70,14 @@ def resolve(settings: Teacher, text: Path, seed: int) -> Start:
     return start
 
 
-def save_teacher(start: Start, folder: Path) -> None:
-    """Write model and tokenizer, and the pooler, as in published BERT checkpoints, for fine-tuning to start from."""
+def save_teacher(start: Start, folder: Path, card: Card) -> None:
+    """Write model, tokenizer, card, and the pooler, as published BERTs have it, for fine-tuning to start from."""
     model = BertForMaskedLM(start.model.config)
     model.load_state_dict(start.model.state_dict())
     with atomic_path(folder) as temporary:
         model.save_pretrained(temporary, state_dict={**model.state_dict(), **start.pooler})
         start.tokenizer.save_pretrained(temporary)
+        card.write(temporary)
 
 
 def load_teacher(checkpoint: Path) -> tuple[BertStates, bool]:

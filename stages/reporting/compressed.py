@@ -10,6 +10,7 @@ from stages.measurement.variants import VARIANTS
 from stages.reporting.labels import number, title
 from stages.reporting.markdown import DASH, Footnotes, markdown_table
 from stages.reporting.published import REPRODUCTION, load_published
+from stages.reporting.summary import TEACHER
 
 Rows = Mapping[str, Mapping[str, Any]]
 TITLES = {
@@ -79,10 +80,19 @@ def _sizes(found: Measurements) -> str:
         ]
         for name, row in found.compression.items()
     ]
-    rows += [
-        [label, f"{row['parameters']:,}", DASH, number(row["size_mb"], 2), number(row["size_mb"] / size, 2), DASH]
-        for label, row, size in _published_sizes(found)
-    ]
+    for name, row, size in _published_sizes(found):
+        published = f"published: {REPRODUCTION}"
+        cells = [number(row["size_mb"], 2), number(row["size_mb"] / size, 2), DASH]
+        rows.append([f"{TITLES[name]}, {published}", f"{row['parameters']:,}", DASH, *cells])
+        ours = found.compression[name]
+        cells = [
+            f"{ours['size_mb'] - row['size_mb']:+.2f}",
+            f"{(ours['size_mb'] / first - row['size_mb'] / size):+.2f}",
+            DASH,
+        ]
+        rows.append(
+            [f"{TITLES[name]} here minus {published}", f"{ours['parameters'] - row['parameters']:+,}", DASH, *cells]
+        )
     note = (
         f"{_pruning(found)} Zeros: of the Linear weights without the vocabulary projection, which is the embedding's "
         "matrix. Compressed as a download is (DEFLATE)."
@@ -91,12 +101,12 @@ def _sizes(found: Measurements) -> str:
 
 
 def _published_sizes(found: Measurements) -> list[tuple[str, Mapping[str, Any], float]]:
-    """Return published rows, each with its label and the size of the first of them, beside a model of that size."""
+    """Return published rows, each with its name and the size of the first of them, beside a model of that size."""
     if found.compression["baseline"]["parameters"] != PUBLISHED_PARAMETERS:
         return []
     rows = load_published("reproduction")["compression"]
     first = rows["baseline"]["size_mb"]
-    return [(f"{TITLES[name]}, published: {REPRODUCTION}", row, first) for name, row in rows.items()]
+    return [(name, row, first) for name, row in rows.items()]
 
 
 def _speeds(found: Measurements) -> str:
@@ -184,10 +194,12 @@ def _teacher_speed(found: Measurements) -> str:
         ]
         for name, row in found.speed.items()
     ]
-    rows += [
-        [f"{title(name)}, published: {REPRODUCTION}", row["parameters"], "1,000", number(row["seconds"], 2), ratio]
-        for name, row, ratio in _published_speeds(found)
-    ]
+    for name, row, ratio in _published_speeds(found):
+        cells = [row["parameters"], "1,000", number(row["seconds"], 2), f"{ratio:.2f}x"]
+        rows.append([f"{title(name)}, published: {REPRODUCTION}", *cells])
+        if name != TEACHER and name in found.speed:
+            difference = slowest / found.speed[name]["inference_seconds"] - ratio
+            rows.append([f"{title(name)} here minus published: {REPRODUCTION}", DASH, DASH, DASH, f"{difference:+.2f}"])
     note = (
         "One pass over STS-B pairs, from text to score with a classification head, one pair at a time. Seconds of "
         "different machines do not compare, the speed-up does."
@@ -196,9 +208,9 @@ def _teacher_speed(found: Measurements) -> str:
     return f"### Speed of teacher and student\n\n{note} {machine_text(found.summary['machine'])}\n\n{table}"
 
 
-def _published_speeds(found: Measurements) -> list[tuple[str, Mapping[str, Any], str]]:
+def _published_speeds(found: Measurements) -> list[tuple[str, Mapping[str, Any], float]]:
     if found.compression["baseline"]["parameters"] != PUBLISHED_PARAMETERS:
         return []
     rows = load_published("reproduction")["speed"]
     slowest = max(row["seconds"] for row in rows.values())
-    return [(name, row, f"{slowest / row['seconds']:.2f}x") for name, row in rows.items()]
+    return [(name, row, slowest / row["seconds"]) for name, row in rows.items()]

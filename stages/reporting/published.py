@@ -1,5 +1,6 @@
 """Published figures, for comparison: rows of ours stand beside them only in the convention of their publication."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,20 @@ PAPER, REPRODUCTION = "Sanh et al. 2019", "reproduction"
 class PublishedRow:
     """A published table row: its figures by column, in the units of the table it belongs to, and their decimals."""
 
-    label: str
+    model: str  # its name among the rows of ours that it compares with
+    source: str
     figures: dict[str, float]
     digits: int
     note: str = ""
+
+    @property
+    def label(self) -> str:
+        """The row's name in a table."""
+        return f"{NAMES[self.model]}, published: {self.source}"
+
+    def difference(self, ours: Mapping[str, float]) -> dict[str, float]:
+        """Return ours minus the published figure of every column that both have."""
+        return {name: ours[name] - value for name, value in self.figures.items() if name in ours}
 
 
 def load_published(name: str, folder: Path = FOLDER) -> dict[str, Any]:
@@ -60,4 +71,4 @@ def squad_rows(folder: Path = FOLDER) -> list[PublishedRow]:
 
 
 def _rows(figures: dict[str, dict[str, float]], source: str, digits: int, note: str = "") -> list[PublishedRow]:
-    return [PublishedRow(f"{NAMES[model]}, published: {source}", row, digits, note) for model, row in figures.items()]
+    return [PublishedRow(model, source, row, digits, note) for model, row in figures.items()]

@@ -105,40 +105,53 @@ def _scores(results: Results, columns: Sequence[Column], digits: int, rows: Sequ
     marks = [notes.mark(column.task, results.first(column.task).note) for column in columns]
     averaged = [column for column in columns if column.heading in GLUE_TASKS]
     with_average = len(averaged) == len(GLUE_TASKS)
-    body = [_model_row(results, columns, averaged if with_average else [], model, text) for model in results.models]
+    ours = {model: _medians(results, columns, averaged if with_average else [], model) for model in results.models}
+    body = [_model_row(results, columns, ours[model], model, text) for model in results.models]
     comparable = {column.heading for column in columns if results.first(column.task).source == "hub"}
     if with_average:
         headings, marks = [*headings, "average"], [*marks, ""]
         comparable |= {"average"} if comparable.issuperset(GLUE_TASKS) else set()
-    body += _published_rows(rows, headings, comparable, notes)
+    body += _published_rows(rows, ours, headings, comparable, notes)
     header = ["Model", "Parameters", *map("".join, zip(headings, marks, strict=True))]
     return "\n\n".join(part for part in (markdown_table(header, body), notes.text()) if part)
+
+
+def _medians(results: Results, columns: Sequence[Column], averaged: Sequence[Column], model: str) -> dict[str, float]:
+    """Return a model's medians by heading, and the average of those that make one."""
+    found = {column.heading: results.spread(column.task, model, column.score).median for column in columns}
+    return found | ({"average": fmean(found[column.heading] for column in averaged)} if averaged else {})
 
 
 def _model_row(
     results: Results,
     columns: Sequence[Column],
-    averaged: Sequence[Column],
+    medians: Mapping[str, float],
     model: str,
     text: Callable[[float], str],
 ) -> list[str]:
     row = [title(model), parameters_text(results.cells[columns[0].task, model][0])]
     row += [spread_text(results.spread(column.task, model, column.score), text) for column in columns]
-    if averaged:
-        row.append(text(fmean(results.spread(column.task, model, column.score).median for column in averaged)))
-    return row
+    return row + ([text(medians["average"])] if "average" in medians else [])
 
 
 def _published_rows(
-    rows: Sequence[PublishedRow], headings: Sequence[str], comparable: set[str], notes: Footnotes
+    rows: Sequence[PublishedRow],
+    ours: Mapping[str, Mapping[str, float]],
+    headings: Sequence[str],
+    comparable: set[str],
+    notes: Footnotes,
 ) -> list[list[str]]:
-    """Lay out published rows that have a figure in a comparable column."""
+    """Lay out published rows that have a figure in a comparable column, and what ours differ from each by."""
     laid_out = []
     for row in rows:
         figures = {name: value for name, value in row.figures.items() if name in comparable}
         if figures:
             cells = [number(figures[name], row.digits) if name in figures else DASH for name in headings]
             laid_out.append([row.label + notes.mark(row.label, row.note), DASH, *cells])
+            if row.model in ours:
+                difference = row.difference({name: ours[row.model][name] for name in figures})
+                cells = [f"{difference[name]:+.{row.digits}f}" if name in difference else DASH for name in headings]
+                laid_out.append([f"{title(row.model)} here minus published: {row.source}", DASH, *cells])
     return laid_out
 
 

@@ -1,0 +1,96 @@
+"""The card of one checkpoint: its text, and the YAML head that the hub reads."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+from ruamel.yaml import YAML
+
+from stages.cards.terms import TRAINED_ON, Lineage, Source, repositories, sources_of_weights
+from stages.params import Params
+
+TEMPLATE = Path(__file__).with_name("card.md.j2")
+NAME = "README.md"
+PLAIN_USE = """```python
+from transformers import pipeline
+
+fill = pipeline("fill-mask", model="{folder}")
+fill("The sky is [MASK].")
+```"""
+OWN_CLASS_USE = """Its classes are the pipeline's own; in a clone of it:
+
+```python
+import stages.compression  # registers them
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+model = AutoModelForMaskedLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+```"""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is to be said about a folder in `models/`; nothing that differs from run to run, such as times."""
+
+    folder: Path  # as users name it, such as models/distilbert
+    stage: str
+    summary: str
+    parameters: Mapping[str, Any]  # of the stage, as in params.yaml
+    lineage: Lineage
+    data: Sequence[Source]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    own_classes: bool = False  # whether loading it takes the pipeline's model classes
+    usage: str | None = None  # None: as a masked language model
+    library: str = "transformers"
+
+    def __str__(self) -> str:
+        """Lay the card out."""
+        data = list(dict.fromkeys((*self.lineage.data, *self.data)))
+        usage = self.usage or (OWN_CLASS_USE if self.own_classes else PLAIN_USE).format(folder=self.folder)
+        head: dict[str, Any] = {
+            "language": "en",
+            "license": self.lineage.license,
+            "library_name": self.library,
+            "pipeline_tag": "fill-mask" if self.library == "transformers" else None,
+            "base_model": self.lineage.base_model,
+            "datasets": repositories(data) or None,
+            "tags": ["distilbert-dvc"],
+            TRAINED_ON: [asdict(source) for source in data],
+        }
+        card = ModelCard.from_template(
+            ModelCardData(**head),
+            template_path=str(TEMPLATE),
+            title=self.folder.name,
+            summary=self.summary,
+            stage=self.stage,
+            usage=usage,
+            figures={name: _text(value) for name, value in self.figures.items()},
+            parameters=_yaml(self.parameters),
+            sources=[*sources_of_weights(self.lineage), *data],
+        )
+        return re.sub(r"\n{3,}", "\n\n", str(card.content)).strip() + "\n"
+
+    def write(self, folder: Path) -> None:
+        """Write the card into the folder that is to become `models/...`."""
+        (folder / NAME).write_text(str(self), encoding="utf-8")
+
+
+def shown_parameters(params: Params, *sections: str) -> dict[str, Any]:
+    """Return the sections of the parameters that a card shows, and the hardware, which the weights depend on too."""
+    return params.model_dump(mode="json", include={*sections, "hardware"})
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    stream = StringIO()
+    YAML(typ="safe", pure=True).dump(dict(values), stream)
+    return stream.getvalue().strip()

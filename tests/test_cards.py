@@ -1,0 +1,199 @@
+"""Model cards say what a checkpoint descends from and whose terms it is under; publishing sends it with its card."""
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_hub import fake_hub
+from huggingface_hub import HfApi, ModelCard
+from ruamel.yaml import YAML
+
+from stages.cards.card import Card, shown_parameters
+from stages.cards.checkpoints import onnx_card, pruned_card, quantized_card, student_card, teacher_card
+from stages.cards.terms import LICENSES, TERMS, Lineage, Source, lineage_of_folder, sources_of_data
+from stages.errors import UserError
+from stages.finetuning.tasks import TASKS
+from stages.params import load_params
+from stages.reporting import publish
+
+YAML_1_2 = YAML(typ="safe", pure=True)
+ROOT = Path(__file__).resolve().parents[1]
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+DISTILLED = ("distill", "epochs", "batch_size", "seed")
+TEACHER_FIGURES = {"parameters": 22_744_506, "mlm_loss": 4.457}
+STUDENT_FIGURES = {"parameters": 19_194_810, "teacher_parameters": 22_744_506, "mlm_loss": 2.9413}
+
+
+def data_set(folder: Path, name: str, **origin: Any) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "dataset.json").write_text(json.dumps({"name": name, **origin}))
+    return folder
+
+
+def written(card: Card, folder: Path) -> ModelCard:
+    folder.mkdir(parents=True, exist_ok=True)
+    card.write(folder)
+    return ModelCard.load(folder / "README.md")
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """models/bert and models/distilbert with their cards, made with Wikipedia text of the hub."""
+    monkeypatch.chdir(tmp_path)
+    params = load_params(ROOT / "params.yaml")
+    corpus = sources_of_data(
+        data_set(tmp_path / "corpus", "corpus", source="hub", repository="Salesforce/wikitext", revision="b08601e")
+    )
+    folder = Path("models")
+    written(
+        teacher_card(folder / "bert", params.teacher, shown_parameters(params, "teacher"), corpus, TEACHER_FIGURES),
+        folder / "bert",
+    )
+    written(
+        student_card(
+            folder / "distilbert", shown_parameters(params, *DISTILLED), folder / "bert", corpus, STUDENT_FIGURES
+        ),
+        folder / "distilbert",
+    )
+    return folder
+
+
+def test_terms_are_known_for_every_task_and_every_checkpoint_of_a_profile() -> None:
+    notice = (ROOT / "NOTICE").read_text()
+    assert {*TASKS, "SQuAD"} <= TERMS.keys()
+    for name in (*TASKS, "SQuAD"):
+        assert name in notice
+    for path in (ROOT / "profiles").glob("*.yaml"):
+        init = (YAML_1_2.load(path.read_text()).get("teacher") or {}).get("init", "config")
+        assert init == "config" or init in LICENSES, path
+        assert init == "config" or init.split("/")[1] in notice
+
+
+def test_the_head_is_what_the_hub_reads(models: Path) -> None:
+    head = ModelCard.load(models / "distilbert/README.md").data.to_dict()
+    assert head["license"] == "apache-2.0"
+    assert head["base_model"] == MINILM
+    assert head["datasets"] == ["Salesforce/wikitext"]
+    assert head["library_name"] == "transformers"
+    assert head["pipeline_tag"] == "fill-mask"
+
+
+def test_the_text_has_parameters_figures_and_terms(models: Path) -> None:
+    text = (models / "distilbert/README.md").read_text()
+    assert "19.2 million parameters" in text
+    assert "| mlm_loss | 2.9413 |" in text
+    assert f"- weights of {MINILM}: apache-2.0" in text
+    assert "at revision b08601e: text of Wikipedia: CC BY-SA" in text
+    shown = YAML_1_2.load(text.partition("```yaml\n")[2].partition("```")[0])
+    assert shown == load_params(ROOT / "params.yaml").model_dump(mode="json", include={*DISTILLED, "hardware"})
+
+
+def test_descendants_keep_licence_origin_and_data(models: Path, tmp_path: Path) -> None:
+    params = load_params(ROOT / "params.yaml")
+    figures = {"parameters": 19_194_810, "parameters_before": 19_194_810}
+    written(
+        pruned_card(models / "pruned", params.prune, {}, models / "distilbert", (), figures, False), models / "pruned"
+    )
+    written(quantized_card(models / "combined", {}, models / "pruned"), models / "combined")
+    squad = data_set(tmp_path / "squad", "SQuAD", source="hub", repository="rajpurkar/squad", revision="7b6d24c")
+    onnx = written(onnx_card(models / "onnx", {}, models / "distilbert", sources_of_data(squad)), models / "onnx")
+    assert lineage_of_folder(models / "combined") == lineage_of_folder(models / "distilbert")
+    assert "import stages.compression" in (models / "combined/README.md").read_text()
+    assert onnx.data.to_dict()["datasets"] == ["Salesforce/wikitext", "rajpurkar/squad"]
+    assert "CC BY-SA 4.0" in onnx.text
+
+
+def test_what_is_not_known_is_not_claimed(tmp_path: Path) -> None:
+    params = load_params(ROOT / "params.yaml")
+    unknown = params.teacher.model_copy(update={"init": "someone/bert"})
+    own = sources_of_data(data_set(tmp_path / "own", "corpus", source="files"))
+    card = written(teacher_card(Path("models/bert"), unknown, {}, own, TEACHER_FIGURES), tmp_path / "bert")
+    assert card.data.license is None
+    assert "weights of someone/bert: whatever the card of someone/bert says" in card.text
+    assert "whatever those files are under" in card.text
+    random = params.teacher.model_copy(update={"init": "config"})
+    scratch = written(teacher_card(Path("models/bert"), random, {}, own, TEACHER_FIGURES), tmp_path / "scratch")
+    assert scratch.data.base_model is None
+    assert "random weights" in scratch.text
+
+
+def test_a_folder_without_a_card_has_no_lineage(tmp_path: Path) -> None:
+    assert lineage_of_folder(tmp_path) == Lineage()
+
+
+def test_the_generated_world_is_no_data_set_of_the_hub(tmp_path: Path) -> None:
+    (source,) = sources_of_data(data_set(tmp_path / "world", "corpus", source="embedded"))
+    assert source == Source("corpus of the generated English world of distilbert-dvc", "Apache-2.0")
+
+
+TABLES = "Profile `tiny`.\n\n### GLUE\n\n| a |\n\n### Size\n\n| b |\n\n### On Android\n\n| c |\n"
+
+
+@pytest.fixture
+def ready(models: Path, tmp_path: Path) -> Path:
+    """A checkpoint to publish, and the report's tables."""
+    (models / "distilbert/model.safetensors").write_bytes(b"weights")
+    (models / "distilbert/config.json").write_text("{}")
+    (tmp_path / "plots/report").mkdir(parents=True)
+    (tmp_path / "plots/report/tables.md").write_text(TABLES)
+    return models
+
+
+def test_the_published_card_has_the_model_s_tables_and_its_new_name(ready: Path) -> None:
+    upload = publish.prepare("distilbert", "owner/name")
+    assert [file.name for file in upload.files] == ["config.json", "model.safetensors"]
+    assert 'model="owner/name"' in upload.card
+    assert "### GLUE\n\n| a |" in upload.card
+    assert "### Size\n\n| b |" in upload.card
+    assert "Android" not in upload.card
+    assert "### Size" not in publish.prepare("bert", "owner/name").card
+
+
+def test_nothing_is_sent_unless_asked(
+    ready: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["publish", "--model", "distilbert", "--repository", "owner/name"])
+    monkeypatch.setattr(publish, "send", lambda *_: pytest.fail("was sent"))
+    publish.main()
+    shown = capsys.readouterr().out
+    assert "models/distilbert/model.safetensors" in shown
+    assert "nothing was sent; with UPLOAD=1" in shown
+
+
+@pytest.mark.parametrize("repository", ["name", "a/b/c", "owner/na me", ""])
+def test_a_wrong_repository_is_refused(ready: Path, repository: str) -> None:
+    with pytest.raises(UserError, match="REPO="):
+        publish.prepare("distilbert", repository)
+
+
+def test_a_missing_checkpoint_is_named_with_those_there_are(ready: Path) -> None:
+    with pytest.raises(UserError, match=r"models/released: no checkpoint with a card; .* now here: bert, distilbert"):
+        publish.prepare("released", "owner/name")
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the hub's client, of its own LFS upload
+def test_an_upload_is_one_commit_of_all_files(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # the fake one speaks plain LFS
+    upload = publish.prepare("distilbert", "owner/name")
+    with fake_hub() as hub:
+        address = publish.send(upload, True, HfApi(endpoint=hub.url, token="hf_test"))
+    assert address == f"{hub.url}/owner/name/commit/{'0' * 40}"
+    assert hub.created == {"name": "name", "organization": "owner", "visibility": "private"}
+    assert {token for _, _, token in hub.requests} <= {"Bearer hf_test"}
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert hub.objects == {digest: b"weights"}
+    lines = {line["value"].get("path"): line for line in hub.commit if line["key"] != "header"}
+    assert lines["model.safetensors"]["value"]["oid"] == digest
+    assert base64.b64decode(lines["README.md"]["value"]["content"]).decode() == upload.card
+    assert lines.keys() == {"README.md", "config.json", "model.safetensors"}
+
+
+def test_a_refusal_and_a_hub_that_is_away_are_one_line(ready: Path) -> None:
+    upload = publish.prepare("distilbert", "owner/name")
+    with fake_hub(status=401) as hub, pytest.raises(UserError, match=r"owner/name: the hub refused \(401"):
+        publish.send(upload, False, HfApi(endpoint=hub.url, token="hf_test"))
+    with pytest.raises(UserError, match="cannot be reached"):
+        publish.send(upload, False, HfApi(endpoint=hub.url, token="hf_test"))
