@@ -78,14 +78,14 @@ remote: $(VENV)/.base  ## where checkpoints are kept: URL=s3://bucket/folder, ss
 	$(if $(filter s3://% ssh://%,$(URL)),$(PIP) install --quiet -c constraints.txt --editable '.[remotes]')
 	@test -n "$(URL)" || { echo "error: name the remote: make remote URL=s3://bucket/folder" >&2; exit 1; }
 	dvc remote add --force --default storage "$(URL)"
+	@dvc remote modify storage verify true
 	@echo "commit .dvc/config to share it; credentials belong into .dvc/config.local (dvc remote modify --local)"
 
-push: $(VENV)/.base  ## send data, models and results of finished stages to the remote
-	dvc push --run-cache
+push: $(VENV)/.base  ## send data, models and results of finished stages to the remote; REPAIR=1 replaces what is damaged there
+	@python -m stages.sharing push $(if $(REPAIR),--repair)
 
 pull: $(VENV)/.base  ## bring them here, so that `dvc repro` has nothing left to run
-	@dvc pull --run-cache || { printf '%s\n' "error: the remote lacks files of this version, or is away (see above). These remotes are known:" >&2; \
-		dvc remote list >&2; echo "\`make push\` where the pipeline was run fills it, \`make remote URL=...\` names another, \`make repro\` makes the files here" >&2; exit 1; }
+	@python -m stages.sharing pull
 
 BUNDLE := build/android/$(RUNTIME)$(if $(ABI),-$(ABI))
 $(BUNDLE)/bundle.json: $(wildcard android/build android/runner/CMakeLists.txt android/runner/src/*) | $(VENV)/.base

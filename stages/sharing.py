@@ -1,0 +1,157 @@
+"""Sends results to the remote and brings them here, and says what is wrong where that fails: `make push`, `make pull`.
+
+DVC does the work. It neither names the objects that a remote lacks or holds damaged, nor replaces damaged ones, since
+it takes an object that is there for sound: that is what is added here.
+"""
+
+import argparse
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from stages.entry import run
+from stages.errors import UserError
+
+SHOWN = 5  # names in a message
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object of this version's outputs in the remote."""
+
+    name: str  # path of an output that it is the content of
+    digest: str
+    output: str  # digest of that output as a whole: of the list of files where it is a folder
+
+    def lies_in(self, store: Any) -> bool:
+        """Whether a DVC object store has it, sound or not."""
+        return bool(store.exists(self.digest))
+
+    def is_damaged(self, store: Any) -> bool:
+        """Whether its content, which is read in full, has another digest than its name says."""
+        from dvc_data.hashfile.hash import hash_file
+
+        found = store.get(self.digest)
+        _, actual = hash_file(found.path, found.fs, store.hash_name)
+        return str(actual.value).partition(".")[0] != self.digest.partition(".")[0]
+
+
+@contextmanager
+def opened() -> Iterator[tuple[Any, Any]]:
+    """Yield DVC's repository and the default remote's object store; UserError if there is none or it is away."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc_objects.fs.errors import AuthError, ConfigError, RemoteMissingDepsError
+
+    with Repo() as repo:
+        try:
+            store = repo.cloud.get_remote_odb()
+            where = store.fs.unstrip_protocol(store.path)
+        except RemoteMissingDepsError as error:
+            raise UserError(f"{error}; `make remote URL=...` installs what a remote needs") from error
+        except (DvcException, ConfigError) as error:
+            raise UserError(f"{error}; `make remote URL=...` names a remote") from error
+        try:
+            store.fs.exists(store.path)
+            yield repo, store
+        except (OSError, AuthError) as error:
+            raise UserError(
+                f"{where}: cannot be reached ({type(error).__name__}: {' '.join(str(error).split())}); "
+                "`make remote URL=...` names another"
+            ) from error
+
+
+def used(repo: Any) -> list[Stored]:
+    """List what this version's outputs consist of; of a folder whose list of files is not here, that list alone."""
+    from dvc.exceptions import DvcException
+
+    found: dict[str, Stored] = {}
+    for out in repo.index.outs:
+        if not out.use_cache or not out.hash_info:
+            continue
+        whole = out.hash_info.value
+        try:
+            infos = [info for infos in out.get_used_objs().values() for info in infos]
+            found |= {info.value: Stored(info.obj_name, info.value, whole) for info in infos}
+        except DvcException:
+            found[whole] = Stored(out.def_path, whole, whole)
+    return sorted(found.values(), key=lambda stored: stored.name)
+
+
+def pull() -> None:
+    """Bring files and the run cache here; UserError names what the remote lacks or holds damaged."""
+    if subprocess.run(["dvc", "pull", "--run-cache"], check=False).returncode == 0:
+        return
+    with opened() as (repo, store):
+        wanted = [stored for stored in used(repo) if not stored.lies_in(repo.cache.local)]
+        lacking = [stored for stored in wanted if not stored.lies_in(store)]
+        damaged = [stored for stored in wanted if stored not in lacking and stored.is_damaged(store)]
+        where = store.fs.unstrip_protocol(store.path)
+    problems = []
+    if damaged:
+        problems.append(
+            f"holds {_names(damaged)} damaged; `make repro` makes it here, then `make push REPAIR=1` replaces it there"
+        )
+    if lacking:
+        problems.append(
+            f"lacks {_names(lacking)}; `make push` where the pipeline was run fills it, `make remote URL=...` names "
+            "another, `make repro` makes the files here"
+        )
+    raise UserError(f"{where}: " + ("; it ".join(problems) or "not all could be brought here; DVC says above why"))
+
+
+def push(repair: bool) -> None:
+    """Send files and the run cache; with `repair` read what the remote has first, and replace what is damaged."""
+    if repair:
+        with opened() as (repo, store):
+            _remove_damaged(repo, store)
+    if subprocess.run(["dvc", "push", "--run-cache"], check=False).returncode:
+        raise UserError("not all was sent; DVC says above why, and `make push` carries on from here")
+
+
+def _remove_damaged(repo: Any, store: Any) -> None:
+    """Remove what is damaged in the remote and sound here, so that DVC sends it again; UserError if it is not here."""
+    from dvc_data.hashfile.db import get_index
+
+    there = tqdm(
+        [one for one in used(repo) if one.lies_in(store)], desc="checking the remote", unit="file", leave=False
+    )
+    damaged = [one for one in there if one.is_damaged(store)]
+    if lost := [one for one in damaged if not one.lies_in(repo.cache.local)]:
+        raise UserError(f"{_names(lost)}: damaged in the remote and missing here; run `make repro` first")
+    # While the list of a folder's files is there, DVC takes the files for there too.
+    for digest in {digest for one in damaged for digest in (one.digest, one.output)}:
+        if store.exists(digest):
+            store.fs.remove(store.get(digest).path)
+    get_index(store).clear()  # what DVC remembers to be there
+    repo.drop_data_index()
+    for one in damaged:
+        print(f"{one.name}: damaged in the remote, is replaced")
+
+
+def _names(stored: Iterable[Stored]) -> str:
+    names = [one.name for one in stored]
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def main() -> None:
+    """Do what the command line names."""
+    parser = argparse.ArgumentParser(description="Send results to the remote, or bring them here.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("pull", help="bring files and the run cache here")
+    sending = actions.add_parser("push", help="send files and the run cache")
+    sending.add_argument("--repair", action="store_true", help="replace what is damaged in the remote")
+    arguments = parser.parse_args()
+    if arguments.action == "pull":
+        pull()
+    else:
+        push(arguments.repair)
+
+
+if __name__ == "__main__":
+    run(main)

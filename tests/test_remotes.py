@@ -1,0 +1,149 @@
+"""Checkpoints through remotes: a folder, a real OpenSSH server and an S3 server, and what goes wrong with them."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clone import Project, small_project
+from remote_servers import S3, OpenSsh
+
+pytestmark = pytest.mark.long
+CHECKPOINT = "models/distilbert/model.safetensors"
+MAKE = ("make", "-o", ".venv/.base", "PIP=true")  # the test's own environment has what a remote needs
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A finished run of a small pipeline, committed with its results."""
+    made = small_project(tmp_path_factory.mktemp("clone"))
+    made.repro()
+    made.run("git", "add", "-A")
+    made.run("git", "commit", "-qm", "results")
+    return made
+
+
+@pytest.fixture
+def ssh(tmp_path: Path) -> OpenSsh:
+    return OpenSsh(tmp_path / "ssh")
+
+
+def use(project: Project, url: str, settings: dict[str, str]) -> None:
+    """Point a clone to a remote as its user does, with what is secret in the local configuration."""
+    project.run(*MAKE, "remote", f"URL={url}")
+    for key, value in settings.items():
+        project.run("dvc", "remote", "modify", "--local", "storage", key, value)
+
+
+@pytest.fixture
+def other(project: Project, tmp_path: Path) -> Iterator[Project]:
+    """A fresh clone of the results' commit; the first one gets its configuration back afterwards."""
+    clone = Project(tmp_path / "other")
+    project.run("git", "clone", "-q", str(project.folder), str(clone.folder))
+    yield clone
+    project.run("git", "checkout", "-q", ".dvc/config")
+    (project.folder / ".dvc/config.local").unlink(missing_ok=True)
+
+
+def has_everything(project: Project, other: Project) -> None:
+    from transformers import AutoModelForMaskedLM
+
+    assert other.repro() == []
+    assert (other.folder / CHECKPOINT).read_bytes() == (project.folder / CHECKPOINT).read_bytes()
+    assert AutoModelForMaskedLM.from_pretrained(other.folder / "models/distilbert").num_parameters()
+
+
+def objects(store: Path) -> list[Path]:
+    return [path for path in (store / "files/md5").rglob("*") if path.is_file() and ".tmp" not in path.name]
+
+
+def sound(path: Path) -> bool:
+    digest = hashlib.md5(path.read_bytes()).hexdigest()
+    return digest == path.parent.name + path.name.partition(".")[0]
+
+
+def stored(project: Project, store: Path, name: str) -> Path:
+    digest = hashlib.md5((project.folder / name).read_bytes()).hexdigest()
+    return store / "files/md5" / digest[:2] / digest[2:]
+
+
+@pytest.mark.parametrize("kind", [OpenSsh, S3])
+def test_a_fresh_clone_has_nothing_left_to_run(
+    kind: type[OpenSsh] | type[S3], project: Project, other: Project, tmp_path: Path
+) -> None:
+    server = kind(tmp_path / "server")
+    with server.running():
+        for clone in (project, other):
+            use(clone, server.url, server.settings)
+        project.run(*MAKE, "push")
+        other.run(*MAKE, "pull")
+    has_everything(project, other)
+
+
+def test_the_default_remote_is_a_folder_that_git_ignores(project: Project, other: Project) -> None:
+    project.run(*MAKE, "push")
+    assert objects(project.folder / ".remote")
+    assert ".remote" not in project.run("git", "status", "--short")
+    shown = other.run(*MAKE, "pull", check=False)  # its own .remote is empty
+    assert "lacks" in shown
+    assert "`make remote URL=...` names another" in shown
+    assert "Traceback" not in shown
+    use(other, str(project.folder / ".remote"), {})
+    other.run(*MAKE, "pull")
+    has_everything(project, other)
+
+
+def test_a_push_that_is_killed_leaves_whole_objects_and_the_next_one_completes_it(
+    project: Project, other: Project, ssh: OpenSsh
+) -> None:
+    with ssh.running():
+        for clone in (project, other):
+            use(clone, ssh.url, ssh.settings)
+        pushing = subprocess.Popen(
+            ["dvc", "push", "--run-cache", "-j", "1"],
+            cwd=project.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while len(objects(ssh.store)) < 5:
+            assert pushing.poll() is None, "finished before it could be killed"
+            time.sleep(0.02)
+        os.killpg(pushing.pid, signal.SIGKILL)
+        pushing.wait()
+        assert all(sound(path) for path in objects(ssh.store))
+        assert "lacks" in other.run(*MAKE, "pull", check=False)
+        project.run(*MAKE, "push")
+        other.run(*MAKE, "pull")
+    has_everything(project, other)
+
+
+def test_a_damaged_object_is_named_not_used_and_replaced(project: Project, other: Project, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    for clone in (project, other):
+        use(clone, str(store), {})
+    project.run(*MAKE, "push")
+    damaged = stored(project, store, CHECKPOINT)
+    damaged.chmod(0o644)
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    shown = other.run(*MAKE, "pull", check=False)
+    assert f"holds {CHECKPOINT} damaged" in shown
+    assert "`make push REPAIR=1`" in shown
+    assert not (other.folder / CHECKPOINT).exists() or (other.folder / CHECKPOINT).read_bytes() != damaged.read_bytes()
+    assert "distill" in other.repro()
+    assert (other.folder / CHECKPOINT).read_bytes() == (project.folder / CHECKPOINT).read_bytes()
+    assert f"{CHECKPOINT}: damaged in the remote, is replaced" in other.run(*MAKE, "push", "REPAIR=1")
+    assert sound(damaged)
+
+
+def test_a_remote_that_is_away_is_one_clear_line(project: Project, other: Project, ssh: OpenSsh) -> None:
+    use(other, ssh.url, ssh.settings)  # its server does not run
+    shown = other.run(*MAKE, "pull", check=False)
+    assert "127.0.0.1" in shown
+    assert "cannot be reached" in shown
+    assert "Traceback" not in shown
+    assert "not all was sent" in other.run(*MAKE, "push", check=False)
