@@ -43,6 +43,14 @@ def metrics(project):
     return {path.stem: json.loads(path.read_text()) for path in (project / "metrics/onnx").iterdir()}
 
 
+def test_the_card_s_example_runs(project, monkeypatch):
+    monkeypatch.chdir(project)
+    example = (project / "models/onnx/README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    found = {}
+    exec(example, found)
+    assert found["logits"].ndim == 3
+
+
 def test_every_model_has_its_file_and_its_metrics(project, metrics):
     cards = {"README.md", "tokenizer_baseline.json", "tokenizer_pruned.json"}
     files = {path.name for path in (project / "models/onnx").iterdir()}

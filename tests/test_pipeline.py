@@ -1,6 +1,7 @@
 """The whole pipeline, on a cut small enough for a test: from a clone to the tables, and what a change re-runs."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def test_checkpoints_load_with_transformers(project: Project) -> None:
         assert type(AutoModelForMaskedLM.from_pretrained(folder)).__name__ == kind
         assert AutoTokenizer.from_pretrained(folder)("people").input_ids
         assert not list(folder.rglob("*.bin"))
+
+
+def test_the_examples_of_the_cards_run(project: Project) -> None:
+    for name in ("bert", "distilbert", "pruned", "quantized", "combined"):
+        card = (project.folder / "models" / name / "README.md").read_text()
+        example = card.partition("```python\n")[2].partition("```")[0]
+        assert f'"models/{name}"' in example
+        project.run(sys.executable, "-c", example)
 
 
 def test_a_clone_with_the_remote_s_files_has_nothing_to_run(project: Project, tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ class Card:
 
 
 def shown_parameters(params: Params, *sections: str) -> dict[str, Any]:
-    """Return the sections of the parameters that a card shows, and the hardware, which the weights depend on too."""
-    return params.model_dump(mode="json", include={*sections, "hardware"})
+    """Return what is set in the sections that a card shows, and the hardware, which the weights depend on too."""
+    return params.model_dump(mode="json", include={*sections, "hardware"}, exclude_none=True)
 
 
 def _text(value: Any) -> str:
@@ -91,6 +91,7 @@ def _text(value: Any) -> str:
 
 
 def _yaml(values: Mapping[str, Any]) -> str:
-    stream = StringIO()
-    YAML(typ="safe", pure=True).dump(dict(values), stream)
+    stream, yaml = StringIO(), YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.dump(dict(values), stream)
     return stream.getvalue().strip()

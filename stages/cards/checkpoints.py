@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 
 session = onnxruntime.InferenceSession("models/onnx/distilbert_baseline_int8.onnx")
 text = Tokenizer.from_file("models/onnx/tokenizer_baseline.json").encode("The sky is [MASK].")
-logits, = session.run(None, {"input_ids": [text.ids], "attention_mask": [text.attention_mask]})
+inputs = {"input_ids": [text.ids], "attention_mask": [text.attention_mask]}
+(logits,) = session.run(["logits"], inputs)
 ```
 
 Batch and length are free. Files named `pruned` go with `tokenizer_pruned.json`."""
@@ -91,7 +92,8 @@ def quantized_card(folder: Path, parameters: Mapping[str, Any], source: Path) ->
     return Card(
         folder,
         "quantize",
-        f"`{source}` with its Linear layers in dynamic INT8: weights are rounded once, activations while it runs.",
+        f"The model of `{source}` with its Linear layers in dynamic INT8: weights are rounded once, activations while "
+        "it runs.",
         parameters,
         lineage_of_folder(source),
         (),
