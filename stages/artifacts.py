@@ -1,5 +1,6 @@
 """Outputs that are either whole or absent: atomic writes, and hashes of files and settings."""
 
+import glob
 import hashlib
 import json
 import os
@@ -20,7 +21,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    _remove(temporary)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # by a process that was killed
+        if left == temporary or not _runs(left.name.split(".")[-2]):
+            _remove(left)
     try:
         yield temporary
         if temporary.is_dir() and path.exists():
@@ -28,6 +31,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+def _runs(process: str) -> bool:
+    """Whether a process of that number runs; a name of another kind is not ours to judge."""
+    if not process.isdigit():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import time
 from dataclasses import dataclass
 
@@ -83,10 +84,18 @@ def operations_per_second(threads: int) -> float:
     return 10 * 2 * 2048 * 768 * 3072 / (time.perf_counter() - start)
 
 
+def long_stages_are_done() -> bool:
+    """Whether DVC has nothing to run up to the distillation, such as after `make pull` or on a second run."""
+    command = ["dvc", "status", "--quiet", "download", "teacher", "distill"]
+    return not subprocess.run(command, check=False).returncode
+
+
 def main() -> None:
     """Print what the run needs; UserError if the disk or the memory cannot hold it."""
     params = load_params()
     if params.download.source == "embedded" and params.download.corpus.files is None:
+        return
+    if long_stages_are_done():
         return
     total, share = corpus_size(params.download.corpus)
     parameters = next((count for size, count in SIZES.items() if size in params.teacher.init), 23e6)

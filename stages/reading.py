@@ -30,29 +30,34 @@ def repair(folder: Path) -> str:
 
 
 @contextmanager
-def readable(folder: Path) -> Iterator[None]:
-    """Around the reading of a checkpoint folder: UserError if its files are missing or damaged."""
+def readable(folder: Path, way_out: str | None = None) -> Iterator[None]:
+    """Around the reading of a checkpoint folder: UserError if its files are missing or damaged.
+
+    `way_out` says what to do then, where it is not a folder of `models/`.
+    """
+    way_out = way_out or repair(folder)
     for names in (("config.json",), WEIGHT_FILES):
         if not any((folder / name).is_file() for name in names):
-            raise UserError(f"{folder / names[0]}: not found; {repair(folder)}")
+            raise UserError(f"{folder / names[0]}: not found; {way_out}")
     try:
         yield
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())[:REASON_LENGTH]
         raise UserError(
-            f"{folder}: no readable checkpoint ({reason}); if it is damaged, delete it: {repair(folder)}"
+            f"{folder}: no readable checkpoint ({reason}); if it is damaged, delete it: {way_out}"
         ) from error
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load a checkpoint folder's tokenizer; UserError if it has none, or a damaged one."""
+def load_tokenizer(folder: Path, way_out: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a checkpoint folder's tokenizer; UserError if it has none, or a damaged one. `way_out` as for `readable`."""
+    way_out = way_out or repair(folder)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise UserError(f"{folder}: no tokenizer ({' or '.join(TOKENIZER_FILES)}); delete it, then {repair(folder)}")
+        raise UserError(f"{folder}: no tokenizer ({' or '.join(TOKENIZER_FILES)}); delete it, then {way_out}")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the Rust library raises its errors as plain Exception
         reason = " ".join(str(error).split())[:REASON_LENGTH]
         raise UserError(
-            f"{folder}: no readable tokenizer ({reason}); if it is damaged, delete it: {repair(folder)}"
+            f"{folder}: no readable tokenizer ({reason}); if it is damaged, delete it: {way_out}"
         ) from error
     return tokenizer

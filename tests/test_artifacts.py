@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,18 @@ def test_a_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
                 (temporary / name).write_text(name)
         assert sorted(p.name for p in target.iterdir()) == names
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left, running, other = (tmp_path / f".model.{name}.tmp" for name in (dead.pid, os.getppid(), "mine"))
+    left.mkdir()
+    for path in (left / "half", running, other):
+        path.write_text("half")
+    with atomic_path(tmp_path / "model") as temporary:
+        temporary.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([running.name, other.name, "model"])
 
 
 def test_nan_is_not_written_as_if_it_were_json(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import WORDS, save_bert, save_distilbert, tokenizer
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from stages import glue_eval, imdb_eval, squad_eval
+from stages.compression.loading import load_masked_lm
+from stages.compression.quantization import quantize
 from stages.errors import UserError
 from stages.finetuning import trainer
 from stages.finetuning.features import encode
@@ -215,6 +217,16 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, damage, message):
         trainer.load(tmp_path / "bert", AutoModelForSequenceClassification, 1)
     assert str(tmp_path / "bert") in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_an_int8_checkpoint_cannot_be_a_row(tmp_path):
+    save_distilbert(tmp_path / "whole")
+    model = load_masked_lm(tmp_path / "whole")
+    quantize(model, "channel")
+    model.save_pretrained(tmp_path / "quantized")
+    AutoTokenizer.from_pretrained(tmp_path / "whole").save_pretrained(tmp_path / "quantized")
+    with pytest.raises(UserError, match="INT8 weights cannot be fine-tuned; take this row out of `models`"):
+        trainer.load(tmp_path / "quantized", AutoModelForSequenceClassification, 1)
 
 
 def recipe(**changes):

@@ -52,6 +52,7 @@ def test_a_full_disk_is_told_before_the_start(
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(preflight, "load_params", lambda: params(download=download))
     monkeypatch.setattr(preflight, "operations_per_second", lambda threads: 1e12)
+    monkeypatch.setattr(preflight, "long_stages_are_done", lambda: False)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     if says:
         with pytest.raises(UserError, match=says):
@@ -59,3 +60,14 @@ def test_a_full_disk_is_told_before_the_start(
     else:
         preflight.main()
     assert "GiB free" in capsys.readouterr().out
+
+
+def test_nothing_is_refused_where_nothing_long_has_to_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    download = YAML(typ="safe").load(ROOT / "profiles/tiny.yaml")["download"] | {"source": "hub"}
+    monkeypatch.setattr(preflight, "load_params", lambda: params(download=download))
+    monkeypatch.setattr(preflight, "long_stages_are_done", lambda: True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    preflight.main()
+    assert capsys.readouterr().out == ""

@@ -77,7 +77,8 @@ def test_parameters_and_profiles_that_documents_name_exist(document):
     assert changed
     assert named | {key for _, mark, key, _ in changed if mark != "+"} <= known
     for _, mark, key, value in changed:
-        if mark == "+":  # a key to add must be one that the parameters allow there
+        if mark == "+":  # a key to add must be one that is not there, but that the parameters allow there
+            assert key not in known
             validate(with_key(values, key.split("."), value))
     for names in re.findall(r'make profile NAME="?([\w ]+)', text):
         for name in names.split():

@@ -148,7 +148,7 @@ def test_vocabulary_training_is_the_same_in_every_process(tmp_path: Path) -> Non
             "teacher.block_length 16 exceeds the model's 8 positions",
         ),
         ({"teacher__init": "student"}, "student holds a distilbert model; a BERT encoder is needed"),
-        ({"teacher__init": "bare"}, "bare has no tokenizer"),
+        ({"teacher__init": "bare"}, "bare: no tokenizer"),
         (
             {"teacher__init": "encoder", "teacher__pretrain_steps": 0, "teacher__head_steps": 0},
             "encoder brings no MLM head",
@@ -164,3 +164,25 @@ def test_what_cannot_be_a_teacher_is_named(project: Path, changes: dict[str, obj
     save_headless(project / "encoder")
     with pytest.raises(UserError, match=message):
         stages.teacher.main()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", b"half", "given: no readable checkpoint"),
+        ("config.json", b"{", "given: no readable checkpoint"),
+        ("config.json", b'{"model_type": "unheard"}', "given: no readable checkpoint"),
+        ("tokenizer.json", b"{", "given: no readable tokenizer"),
+        ("model.safetensors.index.json", b"[]", "model.safetensors.index.json: no index of weights"),
+    ],
+)
+def test_a_damaged_teacher_is_one_line(project: Path, file: str, content: bytes, message: str) -> None:
+    make_project(project, teacher__init="given")
+    teacher().save_pretrained("given")
+    tokenizer().save_pretrained("given")
+    if "index" in file:
+        Path("given/model.safetensors").unlink()
+    Path("given", file).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        stages.teacher.main()
+    assert list(project.rglob("*.tmp")) == []

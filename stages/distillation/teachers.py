@@ -14,7 +14,6 @@ from safetensors import safe_open
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     BertTokenizer,
@@ -27,12 +26,16 @@ from stages.distillation.models import BertStates
 from stages.distillation.pretraining import initialise_head
 from stages.errors import UserError
 from stages.params import Teacher
+from stages.reading import load_tokenizer, readable
 from stages.runtime import attention_implementation
 from stages.sources.models import resolve_model
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_ALPHABET = 1000
 HEAD = "cls.predictions.transform.dense.weight"
+
+
+WAY_OUT = "`teacher.init` in params.yaml names another, and what came from the hub is fetched again"
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def resolve(settings: Teacher, text: Path, seed: int) -> Start:
             raise UserError(f"params.yaml: teacher.pretrain_steps is 0, but {settings.init} brings no MLM head")
         if new_head:
             initialise_head(model)
-        start = Start(model, load_tokenizer(checkpoint), pooler_weights(checkpoint), digest(checkpoint))
+        start = Start(model, plain_tokenizer(checkpoint), pooler_weights(checkpoint), digest(checkpoint))
     if settings.block_length > start.model.config.max_position_embeddings:
         raise UserError(
             f"params.yaml: teacher.block_length {settings.block_length} exceeds the model's "
@@ -85,14 +88,20 @@ def load_teacher(checkpoint: Path) -> tuple[BertStates, bool]:
 
     Raises UserError if the checkpoint is no BERT encoder.
     """
-    config = AutoConfig.from_pretrained(checkpoint)
+    with readable(checkpoint, WAY_OUT):
+        config = AutoConfig.from_pretrained(checkpoint, local_files_only=True)
     if config.model_type != "bert" or config.is_decoder:
         raise UserError(
             f"params.yaml: teacher.init: {checkpoint} holds a {config.model_type} model; a BERT encoder is needed"
         )
-    loaded: Any = BertStates.from_pretrained(
-        checkpoint, attn_implementation=attention_implementation(), dtype=torch.float32, output_loading_info=True
-    )
+    with readable(checkpoint, WAY_OUT):
+        loaded: Any = BertStates.from_pretrained(
+            checkpoint,
+            attn_implementation=attention_implementation(),
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+        )
     model, info = loaded
     missing = set(info["missing_keys"])
     absent = sorted(name for name in missing if name.startswith("bert."))
@@ -126,11 +135,9 @@ def random_teacher(settings: dict[str, int | float | str], vocab_size: int, seed
         return BertStates(config)
 
 
-def load_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
+def plain_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer without the truncation and padding of its file; UserError if there is none."""
-    if not any((checkpoint / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        raise UserError(f"params.yaml: teacher.init: {checkpoint} has no tokenizer (tokenizer.json or vocab.txt)")
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = load_tokenizer(checkpoint, WAY_OUT)
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer

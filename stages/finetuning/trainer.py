@@ -59,6 +59,8 @@ def load(folder: Path, architecture: Any, seed: int, **config: Any) -> tuple[Pre
             output_loading_info=True,
             **config,
         )
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise UserError(f"{folder}: INT8 weights cannot be fine-tuned; take this row out of `models` in params.yaml")
     tokenizer = load_tokenizer(folder)
     absent = [name for name in [*info["missing_keys"], *info["mismatched_keys"]] if _of_encoder(model, str(name))]
     if absent:

@@ -201,8 +201,8 @@ def _teacher_speed(found: Measurements) -> str:
             difference = slowest / found.speed[name]["inference_seconds"] - ratio
             rows.append([f"{title(name)} here minus published: {REPRODUCTION}", DASH, DASH, DASH, f"{difference:+.2f}"])
     note = (
-        "One pass over STS-B pairs, from text to score with a classification head, one pair at a time. Seconds of "
-        "different machines do not compare, the speed-up does."
+        "One pass over the first pairs of STS-B, from text to score with a classification head, one at a time. Times "
+        "of different machines do not compare, the speed-up does."
     )
     table = markdown_table(["Model", "Parameters", "Pairs", "Seconds", "Speed-up"], rows)
     return f"### Speed of teacher and student\n\n{note} {machine_text(found.summary['machine'])}\n\n{table}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from stages.drawing import INK, PAPER, saved
@@ -28,17 +29,20 @@ def pareto(found: Measurements, paths: Sequence[Path]) -> None:
         lowest, highest = (f(loss for *_, loss in points.values()) for f in (min, max))
         for runtime, marker in MARKERS.items():
             chosen = [point for name, point in points.items() if name.startswith("onnx") == (runtime == "onnx")]
+            chosen.sort(key=lambda point: -point[2])  # the better ones on top and smaller, as some coincide
+            areas = np.linspace(330, 70, len(chosen))
             sizes, latencies, losses = zip(*chosen, strict=True)
             rings = [RING if point in best else 0.6 for point in chosen]
             drawn = axes.scatter(
-                sizes, latencies, c=losses, vmin=lowest, vmax=highest, cmap="viridis_r", marker=marker, s=110, zorder=3,
-                edgecolors=INK, linewidths=rings,
+                sizes, latencies, c=losses, vmin=lowest, vmax=highest, cmap="viridis_r", marker=marker, s=areas,
+                zorder=3, edgecolors=INK, linewidths=rings,
             )  # fmt: skip
         _annotate(axes, {TITLES[name]: point[:2] for name, point in points.items()})
         figure.colorbar(drawn, label="distillation loss (lower is better)")
         axes.set(xlabel="size on disk, MiB", ylabel=f"latency at {length} tokens, ms (median)", ylim=(0, None))
         axes.set_xlim(0, 1.3 * max(point[0] for point in points.values()))
-        axes.set_title("Size, latency and loss; thick rings: nothing else is as good in all three", fontsize=10)
+        title = "Size, latency and loss; thick rings: nothing else is as good in all three;"
+        axes.set_title(f"{title}\nof marks that coincide the better one lies on top", fontsize=10)
 
 
 def front(points: Sequence[Point]) -> set[Point]:

@@ -99,7 +99,10 @@ def _whole(folder: Path) -> bool:
 
 def _shards(index: Path) -> list[str]:
     """Name the weight files of a sharded checkpoint; UserError for a name that leaves the folder."""
-    names = sorted(set(read_json(index)["weight_map"].values()))
+    known = read_json(index)
+    if not isinstance(known, dict) or not isinstance(known.get("weight_map"), dict):
+        raise UserError(f"{index}: no index of weights; delete it, and have the checkpoint saved or fetched again")
+    names = sorted(map(str, set(known["weight_map"].values())))
     if any("/" in name or not name.endswith(".safetensors") for name in names):
         raise UserError(f"{index}: names weights that are no safetensors files beside it")
     return names
