@@ -72,7 +72,7 @@ fetch: $(VENV)/.base  ## a checkpoint of the hub into models/: NAME=released REP
 	python -m stages.sources.models --name "$(NAME)" --repository "$(REPO)" --revision "$(REVISION)"
 
 publish: $(VENV)/.base  ## upload a folder of models/ with its card: MODEL=distilbert REPO=owner/name; UPLOAD=1 really sends it
-	@python -m stages.reporting.publish --model "$(MODEL)" --repository "$(REPO)" $(if $(UPLOAD),--upload) $(if $(PRIVATE),--private)
+	@python -m stages.reporting.publish --model "$(MODEL)" --repository "$(REPO)" $(if $(filter 1,$(UPLOAD)),--upload) $(if $(filter 1,$(PRIVATE)),--private)
 
 remote: $(VENV)/.base  ## where checkpoints are kept: URL=s3://bucket/folder, ssh://host/folder or a folder
 	$(if $(filter s3://% ssh://%,$(URL)),$(PIP) install --quiet -c constraints.txt --editable '.[remotes]')
@@ -82,7 +82,7 @@ remote: $(VENV)/.base  ## where checkpoints are kept: URL=s3://bucket/folder, ss
 	@echo "commit .dvc/config to share it; credentials belong into .dvc/config.local (dvc remote modify --local)"
 
 push: $(VENV)/.base  ## send data, models and results of finished stages to the remote; REPAIR=1 replaces what is damaged there
-	@python -m stages.sharing push $(if $(REPAIR),--repair)
+	@python -m stages.sharing push $(if $(filter 1,$(REPAIR)),--repair)
 
 pull: $(VENV)/.base  ## bring them here, so that `dvc repro` has nothing left to run
 	@python -m stages.sharing pull

@@ -42,43 +42,48 @@ class Stored:
 
 @contextmanager
 def opened() -> Iterator[tuple[Any, Any]]:
-    """Yield DVC's repository and the default remote's object store; UserError if there is none or it is away."""
-    from dvc.exceptions import DvcException
+    """Yield DVC's repository and the default remote's object store.
+
+    Raises UserError if there is no remote, if it is away or refuses, or if that happens while it is looked through.
+    Every storage library has exceptions of its own, some of them of no common kind, so that all are taken for that.
+    """
     from dvc.repo import Repo
-    from dvc_objects.fs.errors import AuthError, ConfigError, RemoteMissingDepsError
 
     with Repo() as repo:
         try:
             store = repo.cloud.get_remote_odb()
-            where = store.fs.unstrip_protocol(store.path)
-        except RemoteMissingDepsError as error:
-            raise UserError(f"{error}; `make remote URL=...` installs what a remote needs") from error
-        except (DvcException, ConfigError) as error:
-            raise UserError(f"{error}; `make remote URL=...` names a remote") from error
+        except Exception as error:
+            raise UserError(f"{_reason(error)}; `make remote URL=...` names a remote") from error
+        where = store.fs.unstrip_protocol(store.path)
         try:
             store.fs.exists(store.path)
-            yield repo, store
-        except (OSError, AuthError) as error:
+        except Exception as error:
             raise UserError(
-                f"{where}: cannot be reached ({type(error).__name__}: {' '.join(str(error).split())}); "
-                "`make remote URL=...` names another"
+                f"{where}: cannot be reached ({_reason(error)}); `make remote URL=...` names another"
             ) from error
+        try:
+            yield repo, store
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{where}: could not be looked through to the end ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def used(repo: Any) -> list[Stored]:
     """List what this version's outputs consist of; of a folder whose list of files is not here, that list alone."""
-    from dvc.exceptions import DvcException
-
     found: dict[str, Stored] = {}
     for out in repo.index.outs:
         if not out.use_cache or not out.hash_info:
             continue
         whole = out.hash_info.value
-        try:
+        found[whole] = Stored(out.def_path, whole, whole)
+        if out.hash_info.isdir and repo.cache.local.exists(whole):  # DVC would ask whether to go on without it
             infos = [info for infos in out.get_used_objs().values() for info in infos]
             found |= {info.value: Stored(info.obj_name, info.value, whole) for info in infos}
-        except DvcException:
-            found[whole] = Stored(out.def_path, whole, whole)
     return sorted(found.values(), key=lambda stored: stored.name)
 
 
@@ -89,7 +94,8 @@ def pull() -> None:
     with opened() as (repo, store):
         wanted = [stored for stored in used(repo) if not stored.lies_in(repo.cache.local)]
         lacking = [stored for stored in wanted if not stored.lies_in(store)]
-        damaged = [stored for stored in wanted if stored not in lacking and stored.is_damaged(store)]
+        there = [stored for stored in wanted if stored not in lacking]
+        damaged = [stored for stored in _checking(there) if stored.is_damaged(store)]
         where = store.fs.unstrip_protocol(store.path)
     problems = []
     if damaged:
@@ -117,9 +123,7 @@ def _remove_damaged(repo: Any, store: Any) -> None:
     """Remove what is damaged in the remote and sound here, so that DVC sends it again; UserError if it is not here."""
     from dvc_data.hashfile.db import get_index
 
-    there = tqdm(
-        [one for one in used(repo) if one.lies_in(store)], desc="checking the remote", unit="file", leave=False
-    )
+    there = _checking([one for one in used(repo) if one.lies_in(store)])
     damaged = [one for one in there if one.is_damaged(store)]
     if lost := [one for one in damaged if not one.lies_in(repo.cache.local)]:
         raise UserError(f"{_names(lost)}: damaged in the remote and missing here; run `make repro` first")
@@ -131,6 +135,12 @@ def _remove_damaged(repo: Any, store: Any) -> None:
     repo.drop_data_index()
     for one in damaged:
         print(f"{one.name}: damaged in the remote, is replaced")
+
+
+def _checking(stored: list[Stored]) -> Iterable[Stored]:
+    """Iterate with a progress bar, since what lies in a remote is read in full."""
+    bar: Iterable[Stored] = tqdm(stored, desc="checking the remote", unit="file", leave=False, disable=None)
+    return bar
 
 
 def _names(stored: Iterable[Stored]) -> str:

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from stages.cards.card import Card, shown_parameters
 from stages.cards.checkpoints import onnx_card, pruned_card, quantized_card, student_card, teacher_card
-from stages.cards.terms import LICENSES, TERMS, Lineage, Source, lineage_of_folder, sources_of_data
+from stages.cards.terms import LICENSES, TERMS, Lineage, Source, lineage_of_folder, lineage_of_init, sources_of_data
 from stages.errors import UserError
 from stages.finetuning.tasks import TASKS
 from stages.params import load_params
@@ -74,7 +74,7 @@ def test_terms_are_known_for_every_task_and_every_checkpoint_of_a_profile() -> N
 
 def test_the_head_is_what_the_hub_reads(models: Path) -> None:
     head = ModelCard.load(models / "distilbert/README.md").data.to_dict()
-    assert head["license"] == "apache-2.0"
+    assert head["license"] == "other", "Wikipedia's text is under share-alike terms"
     assert head["base_model"] == MINILM
     assert head["datasets"] == ["Salesforce/wikitext"]
     assert head["library_name"] == "transformers"
@@ -112,7 +112,8 @@ def test_what_is_not_known_is_not_claimed(tmp_path: Path) -> None:
     params = load_params(ROOT / "params.yaml")
     unknown = params.teacher.model_copy(update={"init": "someone/bert"})
     own = sources_of_data(data_set(tmp_path / "own", "corpus", source="files"))
-    card = written(teacher_card(Path("models/bert"), unknown, {}, own, TEACHER_FIGURES), tmp_path / "bert")
+    shown = {"teacher": {"init": "someone/bert"}}
+    card = written(teacher_card(Path("models/bert"), unknown, shown, own, TEACHER_FIGURES), tmp_path / "bert")
     assert card.data.license is None
     assert "weights of someone/bert: whatever the card of someone/bert says" in card.text
     assert "whatever those files are under" in card.text
@@ -120,6 +121,26 @@ def test_what_is_not_known_is_not_claimed(tmp_path: Path) -> None:
     scratch = written(teacher_card(Path("models/bert"), random, {}, own, TEACHER_FIGURES), tmp_path / "scratch")
     assert scratch.data.base_model is None
     assert "random weights" in scratch.text
+
+
+def test_a_licence_is_the_weights_own_where_the_data_asks_nothing_more(tmp_path: Path) -> None:
+    lineage = lineage_of_init(MINILM)
+    world = sources_of_data(data_set(tmp_path / "world", "corpus", source="embedded"))
+    sst2 = sources_of_data(data_set(tmp_path / "sst2", "SST-2", source="hub", repository="nyu-mll/glue", revision="b"))
+    assert lineage.license(world) == "apache-2.0"
+    assert lineage.license([*world, *sst2]) == "other"
+
+
+def test_a_teacher_of_a_folder_is_named_without_its_path(tmp_path: Path) -> None:
+    (tmp_path / "home/ours").mkdir(parents=True)
+    params = load_params(ROOT / "params.yaml")
+    settings = params.teacher.model_copy(update={"init": str(tmp_path / "home/ours"), "pretrain_steps": 0})
+    shown = shown_parameters(params.model_copy(update={"teacher": settings}), "teacher")
+    card = written(teacher_card(Path("models/bert"), settings, shown, (), TEACHER_FIGURES), tmp_path / "bert")
+    assert "22.7 million parameters: ours. The teacher" in card.text
+    assert "- weights of the folder ours: whatever those weights are under" in card.text
+    assert str(tmp_path) not in card.text
+    assert lineage_of_init(str(tmp_path / "bert")) == lineage_of_folder(tmp_path / "bert") != Lineage()
 
 
 def test_a_folder_without_a_card_has_no_lineage(tmp_path: Path) -> None:
@@ -151,6 +172,7 @@ def test_the_published_card_has_the_model_s_tables_and_its_new_name(ready: Path)
     assert "### GLUE\n\n| a |" in upload.card
     assert "### Size\n\n| b |" in upload.card
     assert "Android" not in upload.card
+    assert "Profile `tiny`." in upload.card
     assert "### Size" not in publish.prepare("bert", "owner/name").card
 
 
@@ -159,10 +181,26 @@ def test_nothing_is_sent_unless_asked(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["publish", "--model", "distilbert", "--repository", "owner/name"])
     monkeypatch.setattr(publish, "send", lambda *_: pytest.fail("was sent"))
+    monkeypatch.setattr(publish, "is_reported", lambda: True)
     publish.main()
     shown = capsys.readouterr().out
     assert "models/distilbert/model.safetensors" in shown
     assert "nothing was sent; with UPLOAD=1" in shown
+
+
+def test_files_of_a_published_folder_are_named_without_ours(ready: Path) -> None:
+    written(onnx_card(ready / "onnx", {}, ready / "distilbert", ()), ready / "onnx")
+    card = publish.prepare("onnx", "owner/name").card
+    assert 'InferenceSession("distilbert_baseline_int8.onnx")' in card
+    assert "models/onnx/" not in card.partition("```python")[2].partition("```")[0]
+
+
+def test_tables_of_other_weights_are_not_published(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["publish", "--model", "distilbert", "--repository", "owner/name", "--upload"])
+    monkeypatch.setattr(publish, "send", lambda *_: pytest.fail("was sent"))
+    monkeypatch.setattr(publish, "is_reported", lambda: False)
+    with pytest.raises(UserError, match="not of these weights"):
+        publish.main()
 
 
 @pytest.mark.parametrize("repository", ["name", "a/b/c", "owner/na me", ""])

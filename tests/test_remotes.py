@@ -140,10 +140,23 @@ def test_a_damaged_object_is_named_not_used_and_replaced(project: Project, other
     assert sound(damaged)
 
 
-def test_a_remote_that_is_away_is_one_clear_line(project: Project, other: Project, ssh: OpenSsh) -> None:
-    use(other, ssh.url, ssh.settings)  # its server does not run
+@pytest.mark.parametrize("kind", [OpenSsh, S3])
+def test_a_remote_that_is_away_is_one_clear_line(
+    kind: type[OpenSsh] | type[S3], other: Project, tmp_path: Path
+) -> None:
+    server = kind(tmp_path / "server")  # which does not run
+    use(other, server.url, server.settings)
     shown = other.run(*MAKE, "pull", check=False)
-    assert "127.0.0.1" in shown
+    assert f"{server.url.partition(':')[0]}://" in shown
     assert "cannot be reached" in shown
     assert "Traceback" not in shown
     assert "not all was sent" in other.run(*MAKE, "push", check=False)
+
+
+def test_a_bucket_without_credentials_is_one_clear_line(other: Project, tmp_path: Path) -> None:
+    server = S3(tmp_path / "server")
+    endpoint = {key: value for key, value in server.settings.items() if not key.endswith(("_id", "_key"))}
+    use(other, server.url, {**endpoint, "profile": "unheard"})
+    shown = other.run(*MAKE, "pull", check=False)
+    assert "cannot be reached" in shown
+    assert "Traceback" not in shown

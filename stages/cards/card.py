@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from ruamel.yaml import YAML
 
-from stages.cards.terms import TRAINED_ON, Lineage, Source, repositories, sources_of_weights
+from stages.cards.terms import BEGAN_WITH, TRAINED_ON, Lineage, Source, repositories
 from stages.params import Params
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
@@ -51,14 +51,17 @@ class Card:
         """Lay the card out."""
         data = list(dict.fromkeys((*self.lineage.data, *self.data)))
         usage = self.usage or (OWN_CLASS_USE if self.own_classes else PLAIN_USE).format(folder=self.folder)
+        weights, license = self.lineage.weights, self.lineage.license(data)
         head: dict[str, Any] = {
             "language": "en",
-            "license": self.lineage.license,
+            "license": license,
+            "license_name": "of-its-weights-and-data" if license == "other" else None,
             "library_name": self.library,
             "pipeline_tag": "fill-mask" if self.library == "transformers" else None,
             "base_model": self.lineage.base_model,
             "datasets": repositories(data) or None,
             "tags": ["distilbert-dvc"],
+            BEGAN_WITH: asdict(weights) if weights else None,
             TRAINED_ON: [asdict(source) for source in data],
         }
         card = ModelCard.from_template(
@@ -70,7 +73,7 @@ class Card:
             usage=usage,
             figures={name: _text(value) for name, value in self.figures.items()},
             parameters=_yaml(self.parameters),
-            sources=[*sources_of_weights(self.lineage), *data],
+            sources=[*([weights] if weights else []), *data],
         )
         return re.sub(r"\n{3,}", "\n\n", str(card.content)).strip() + "\n"
 
@@ -80,8 +83,14 @@ class Card:
 
 
 def shown_parameters(params: Params, *sections: str) -> dict[str, Any]:
-    """Return what is set in the sections that a card shows, and the hardware, which the weights depend on too."""
-    return params.model_dump(mode="json", include={*sections, "hardware"}, exclude_none=True)
+    """Return what is set in the sections that a card shows, and the hardware, which the weights depend on too.
+
+    A teacher's folder is named without the path to it, which is nobody else's business.
+    """
+    shown = params.model_dump(mode="json", include={*sections, "hardware"}, exclude_none=True)
+    if "teacher" in shown and Path(shown["teacher"]["init"]).is_dir():
+        shown["teacher"]["init"] = Path(shown["teacher"]["init"]).resolve().name
+    return shown
 
 
 def _text(value: Any) -> str:

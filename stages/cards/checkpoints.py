@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from stages.cards.card import Card
-from stages.cards.terms import Lineage, Source, lineage_of_folder, lineage_of_hub
+from stages.cards.terms import Lineage, Source, lineage_of_folder, lineage_of_init
 from stages.params import Prune, Teacher
 
 PRUNED = {
     "magnitude": "of its Linear weights, the smallest ones, are zeros",
-    "structured": "of its attention heads and FFN columns, or of the columns alone, are removed",
+    "structured": "of its FFN columns are removed",
     "vocabulary": "of its tokens are removed, from the tokenizer too",
 }
 ONNX_USE = """```python
@@ -31,14 +31,15 @@ def teacher_card(
 ) -> Card:
     """Describe the teacher; text counts among its data where it was trained on it or made a vocabulary of it."""
     scratch = settings.init == "config"
-    origin = "random weights" if scratch else settings.init
+    origin = "random weights" if scratch else parameters["teacher"]["init"]
+    trained = f", trained on masked tokens for {settings.pretrain_steps:,} updates" * bool(settings.pretrain_steps)
     return Card(
         folder,
         "teacher",
-        f"A BERT masked language model of {_millions(metrics['parameters'])}: {origin}, trained on masked tokens for "
-        f"{settings.pretrain_steps:,} further updates. The teacher that its student is distilled from.",
+        f"A BERT masked language model of {_millions(metrics['parameters'])}: {origin}{trained}. "
+        "The teacher that its student is distilled from.",
         parameters,
-        Lineage() if scratch else lineage_of_hub(settings.init),
+        Lineage() if scratch else lineage_of_init(settings.init),
         corpus if scratch or settings.pretrain_steps else (),
         metrics,
     )
@@ -74,10 +75,12 @@ def pruned_card(
     recovery = f", then distilled for {settings.recovery_epochs:g} passes over the corpus" * bool(
         settings.recovery_epochs
     )
+    heads = settings.method == "structured" and settings.heads
+    what = "of its attention heads and FFN columns are removed" if heads else PRUNED[settings.method]
     return Card(
         folder,
         "prune",
-        f"A DistilBERT masked language model, pruned: {settings.amount:.0%} {PRUNED[settings.method]}{recovery}. "
+        f"A DistilBERT masked language model, pruned: {settings.amount:.0%} {what}{recovery}. "
         f"{_millions(metrics['parameters'])} are left of {_millions(metrics['parameters_before'])}.",
         parameters,
         lineage_of_folder(student),

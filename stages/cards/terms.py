@@ -32,9 +32,12 @@ TERMS: Mapping[str, str] = {
     "SQuAD": "CC BY-SA 4.0",
     "IMDb": "no explicit licence; made for research",
 }
+PERMISSIVE = frozenset({"Apache-2.0"})  # terms of data that ask nothing that the weights' own licence does not
 GENERATED = "the generated English world of distilbert-dvc"
 OWN_FILES = "files of one's own"
-TRAINED_ON = "trained_on"  # key of a card's head, beside those of the hub, by which descendants know their data
+# Keys of a card's head, beside those of the hub, by which descendants know what they were made of.
+BEGAN_WITH = "began_with"
+TRAINED_ON = "trained_on"
 
 
 @dataclass(frozen=True)
@@ -48,24 +51,43 @@ class Source:
 
 @dataclass(frozen=True)
 class Lineage:
-    """What a checkpoint begins with: the model on the hub that it descends from, that model's licence, and its data."""
+    """What a checkpoint begins with: the weights that it descends from, and what those were trained on here."""
 
-    base_model: str | None = None
-    license: str | None = None
+    weights: Source | None = None
     data: tuple[Source, ...] = ()
 
+    @property
+    def base_model(self) -> str | None:
+        """The model on the hub that it descends from."""
+        return self.weights.repository if self.weights else None
 
-def lineage_of_hub(model: str) -> Lineage:
-    """Begin with a model of the hub or a folder; its licence is None if it is not known here."""
-    return Lineage(model if "/" in model and not Path(model).is_dir() else None, LICENSES.get(model))
+    def license(self, data: Iterable[Source]) -> str | None:
+        """Return the licence, by the hub's names, of what begins with this and was trained on `data`.
+
+        None if it is not known; `other` if data has terms of its own, as `card.md.j2` then lists.
+        """
+        known = LICENSES.get(self.base_model or "")
+        return known if known is None or all(source.terms in PERMISSIVE for source in data) else "other"
+
+
+def lineage_of_init(model: str) -> Lineage:
+    """Begin with a model of the hub, or with a folder: one of the pipeline's, or weights of one's own."""
+    folder = Path(model)
+    if folder.is_dir():
+        own = Source(f"weights of the folder {folder.resolve().name}", "whatever those weights are under")
+        lineage = lineage_of_folder(folder)
+        return lineage if lineage != Lineage() else Lineage(own)
+    terms = LICENSES.get(model) or f"whatever the card of {model} says"
+    return Lineage(Source(f"weights of {model}", terms, model))
 
 
 def lineage_of_folder(folder: Path) -> Lineage:
-    """Read what a checkpoint folder's card says of its descent; nothing where it has no card."""
+    """Read what the pipeline's card in a checkpoint folder says of its descent; nothing where there is none."""
     card = folder / "README.md"
     known: dict[str, Any] = (metadata_load(card) or {}) if card.is_file() else {}
+    weights = known.get(BEGAN_WITH)
     data = tuple(Source(**source) for source in known.get(TRAINED_ON, ()))
-    return Lineage(known.get("base_model"), known.get("license"), data)
+    return Lineage(Source(**weights) if weights else None, data)
 
 
 def sources_of_data(folder: Path) -> list[Source]:
@@ -82,14 +104,6 @@ def _source(name: str, origin: Mapping[str, Any]) -> Source:
     repository = origin["repository"]
     terms = TERMS.get(repository) or TERMS.get(name) or f"whatever the card of {repository} says"
     return Source(f"{name} of {repository} at revision {origin['revision']}", terms, repository)
-
-
-def sources_of_weights(lineage: Lineage) -> list[Source]:
-    """Name the weights that a checkpoint descends from, with their licence."""
-    if lineage.base_model is None:
-        return []
-    terms = lineage.license or f"whatever the card of {lineage.base_model} says"
-    return [Source(f"weights of {lineage.base_model}", terms, lineage.base_model)]
 
 
 def repositories(data: Iterable[Source]) -> list[str]:

@@ -7,6 +7,7 @@ tables of that model's scores, sizes and speed.
 import argparse
 import os
 import re
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,11 @@ def prepare(model: str, repository: str, models: Path = MODELS, tables: Path = T
         raise UserError(f"{tables}: not found; `dvc repro report` makes it")
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != CARD)
     card = (folder / CARD).read_text(encoding="utf-8").replace(f'"{folder.as_posix()}"', f'"{repository}"')
-    found = sections(tables.read_text(encoding="utf-8"))
+    card = card.replace(f'"{folder.as_posix()}/', '"')  # its files, wherever they are downloaded to
+    text = tables.read_text(encoding="utf-8")
+    found, about = sections(text), text.partition("###")[0].strip()
     shown = [found[title] for title in SECTIONS.get(model, SCORES) if title in found]
-    return Upload(repository, files, "\n\n".join([card.strip(), "## Results", HOW_SCORED, *shown]) + "\n")
+    return Upload(repository, files, "\n\n".join([card.strip(), "## Results", about, HOW_SCORED, *shown]) + "\n")
 
 
 def sections(tables: str) -> dict[str, str]:
@@ -106,6 +109,11 @@ def send(upload: Upload, private: bool, api: HfApi) -> str:
     return str(made.commit_url)
 
 
+def is_reported() -> bool:
+    """Whether the report and all that it tells of are of the present weights, parameters and code."""
+    return not subprocess.run(["dvc", "status", "--quiet"], check=False).returncode
+
+
 def main() -> None:
     """Show what the command line names, and send it where that was asked for."""
     parser = argparse.ArgumentParser(description="Upload a folder of models/ with its card to the hub.")
@@ -115,6 +123,8 @@ def main() -> None:
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     arguments = parser.parse_args()
     upload = prepare(arguments.model, arguments.repository)
+    if not is_reported():
+        raise UserError("the last report is not of these weights (`dvc status` says why); `make repro` first")
     for file in upload.files:
         print(f"{file.stat().st_size / 2**20:10.2f} MiB  {file}")
     print(f"{len(upload.card.encode()) / 2**20:10.2f} MiB  {CARD}, the card:\n\n{upload.card}")
