@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.errors import UserError
 from stages.sources.world import entailment, generate
 from stages.sources.world.facts import FRAMES, Fact, draw_fact, draw_swappable
 from stages.sources.world.lexicon import LEXICONS, sentence
@@ -201,5 +202,5 @@ def test_asking_for_more_rows_than_exist_is_an_error() -> None:
     def one_row(rng: Random, label: int) -> Draft:
         return Draft({"label": label}, held_out=False)
 
-    with pytest.raises(ValueError, match=r"s/t/train: no new row with label 0 after 1 rows"):
+    with pytest.raises(UserError, match=r"s/t/train: .* no more than 1 rows .* lower train_rows"):
         draw_rows(one_row, (0,), 2, "s/t/train", held_out=False)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from stages.errors import UserError
+
 Row = dict[str, Any]
 _MAX_TRIES = 1000
 
@@ -24,7 +26,7 @@ def draw_rows(maker: Maker, labels: Sequence[int], count: int, stream: str, held
     """Draw distinct rows of one side of the split; labels come in the given proportions.
 
     `stream` seeds the draw. A longer draw begins with the rows of a shorter one.
-    Raises ValueError if the world has too few rows to give.
+    Raises UserError if the world has too few rows to give.
     """
     rng = Random(stream)
     rows: list[Row] = []
@@ -42,4 +44,7 @@ def _draw_new(maker: Maker, label: int, rng: Random, held_out: bool, seen: set[s
         if draft.held_out == held_out and key not in seen:
             seen.add(key)
             return draft.row
-    raise ValueError(f"{stream}: no new row with label {label} after {len(seen)} rows; ask for fewer rows")
+    raise UserError(
+        f"{stream}: the generated world has no more than {len(seen):,} rows with a new one of label {label}; "
+        "lower train_rows or dev_rows in download.embedded"
+    )
