@@ -12,6 +12,21 @@ from stages.errors import UserError
 PARAMS_FILE = Path("params.yaml")
 
 GlueTask = Literal["CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B", "WNLI"]
+Stage = Literal[
+    "download",
+    "teacher",
+    "distill",
+    "glue-eval",
+    "imdb-eval",
+    "squad-eval",
+    "prune",
+    "quantize",
+    "onnx-export",
+    "quality-eval",
+    "speed-bench",
+    "android-bench-collect",
+    "report",
+]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -291,6 +306,15 @@ class SpeedBench(Section):
     stsb_warmup: int = Field(ge=0, description="pairs before the clock starts")
 
 
+class StageResources(Section):
+    """What a stage takes of a machine where stages run side by side; no part of any result."""
+
+    cpus: float | None = Field(default=None, gt=0, description="null: as many as `hardware.threads`")
+    gpus: float = Field(default=0, ge=0, description="none where the machine or cluster has none")
+    exclusive: bool = Field(default=False, description="all CPUs of a machine, as measuring wants it")
+    minutes: Positive | None = Field(default=None, description="limit after which it counts as hanging; null: none")
+
+
 class Params(Section):
     """The whole of `params.yaml`."""
 
@@ -315,6 +339,9 @@ class Params(Section):
     onnx_export: OnnxExport
     quality_eval: QualityEval
     speed_bench: SpeedBench
+    resources: dict[Stage, StageResources] = Field(
+        default={}, description="what a stage takes where stages run side by side; no part of any result"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

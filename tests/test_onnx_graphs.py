@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import TensorProto, numpy_helper
 from tiny_onnx import POSITIONS, ROOT, VOCABULARY, WIDTH, student
+from transformers import DistilBertForMaskedLM
 
 from stages.deployment.export import MLM_OUTPUTS, export
 from stages.deployment.files import write_pair
@@ -104,6 +105,16 @@ def test_exporting_again_is_quiet_and_gives_equal_bytes_without_paths(model, fil
         assert (tmp_path / path).read_bytes() == content
         for word in (str(ROOT), sys.prefix, 'File "', "site-packages"):
             assert word.encode() not in content
+
+
+def test_a_graph_traced_for_other_weights_gets_its_own(model, monkeypatch):
+    monkeypatch.setattr("stages.deployment.export._traced", {})
+    alone = export(model, MLM_OUTPUTS).SerializeToString(deterministic=True)
+    monkeypatch.setattr("stages.deployment.export._traced", {})
+    other = export(DistilBertForMaskedLM(model.config), MLM_OUTPUTS)  # its biases are zero, which merging would merge
+    monkeypatch.setattr("torch.onnx.export", lambda *_, **__: pytest.fail("was traced again"))
+    after = export(model, MLM_OUTPUTS).SerializeToString(deterministic=True)
+    assert after == alone != other.SerializeToString(deterministic=True)
 
 
 def test_quantizing_leaves_the_float32_graph_alone(files):

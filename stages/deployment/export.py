@@ -53,6 +53,32 @@ def export(model: PreTrainedModel, outputs: Sequence[str]) -> ModelProto:
     """
     model.set_attn_implementation("eager")
     exported = _Exported(model.cpu(), outputs).train(False)
+    weights = exported.state_dict()
+    structure = (
+        type(model),
+        model.config.to_json_string(),
+        tuple(outputs),
+        tuple((name, value.shape) for name, value in weights.items()),
+    )
+    if structure not in _traced:  # tracing takes most of the time and sees nothing of the weights
+        _traced.clear()
+        _traced[structure] = _trace(exported, outputs)
+    program = torch.onnx.ONNXProgram(_traced[structure].model.clone(), None)
+    there = program.model.graph.initializers
+    program.apply_weights({name: value for name, value in weights.items() if name in there})  # of tied ones, one
+    program.optimize()
+    graph: ModelProto = program.model_proto
+    strip(graph)
+    tie(graph)
+    split_gemms(graph)
+    onnx.checker.check_model(graph, full_check=True)
+    return graph
+
+
+_traced: dict[tuple[object, ...], torch.onnx.ONNXProgram] = {}  # of the structure seen last
+
+
+def _trace(exported: nn.Module, outputs: Sequence[str]) -> torch.onnx.ONNXProgram:
     ids = torch.zeros(EXAMPLE, dtype=torch.int64)
     axes = {0: "batch", 1: "length"}
     with _quiet(), torch.no_grad():
@@ -65,14 +91,10 @@ def export(model: PreTrainedModel, outputs: Sequence[str]) -> ModelProto:
             output_names=outputs,
             dynamic_shapes=(axes, axes),
             verbose=False,
+            optimize=False,
         )
     assert program is not None
-    graph: ModelProto = program.model_proto
-    strip(graph)
-    tie(graph)
-    split_gemms(graph)
-    onnx.checker.check_model(graph, full_check=True)
-    return graph
+    return program
 
 
 @contextmanager
