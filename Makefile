@@ -7,6 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 TORCH_INDEX ?=
 TARGETS ?=
+JOBS ?=
+ADDRESS ?=
 NAME ?=
 URL ?=
 RUNTIME ?= android-aar
@@ -37,18 +39,23 @@ $(VENV)/.base: $(VENV)/.python pyproject.toml constraints.txt requirements-minil
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.base
-	$(PIP) install --quiet -c constraints.txt --editable '.[tests]'
+	$(PIP) install --quiet -c constraints.txt --editable '.[tests,cluster]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.base
-	$(PIP) install --quiet -c constraints.txt --editable '.[tests,lint]'
+	$(PIP) install --quiet -c constraints.txt --editable '.[tests,cluster,lint]'
+	@touch $@
+
+$(VENV)/.cluster: $(VENV)/.base
+	$(PIP) install --quiet -c constraints.txt --editable '.[cluster]'
 	@touch $@
 
 setup: $(VENV)/.base  ## install what the pipeline needs into .venv
 
-repro: $(VENV)/.base  ## run the pipeline (TARGETS="…" for a part) and print BERT beside DistilBERT
+PARALLEL := $(JOBS)$(ADDRESS)
+repro: $(VENV)/$(if $(PARALLEL),.cluster,.base)  ## run the pipeline (TARGETS="…" for a part, JOBS=4 stages at once) and print BERT beside DistilBERT
 	@python -m stages.preflight
-	dvc repro $(TARGETS)
+	$(if $(PARALLEL),@python -m cluster $(if $(JOBS),--jobs $(JOBS)) $(if $(ADDRESS),--address $(ADDRESS)),dvc repro) $(TARGETS)
 	@$(if $(TARGETS),,python -m stages.report --show)
 
 test: $(VENV)/.tests  ## the tests (minutes)

@@ -1,0 +1,126 @@
+"""`python -m cluster --jobs 8`: what `dvc repro` does, several stages at once; `make repro JOBS=8` calls it."""
+
+import argparse
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from rich.console import Console
+
+from cluster.agent import Job
+from cluster.display import Display
+from cluster.pipeline import DvcPipeline
+from cluster.scheduler import Board, State, schedule
+from cluster.workers import RayWorkers
+from cluster.workspace import Head
+from stages import entry
+from stages.errors import UserError
+from stages.params import Params, StageResources, load_params
+
+FOLDER = Path(".dvc/tmp/cluster")
+LOGS = FOLDER / "logs"
+LOG_LINES = 15  # of a failed stage, shown at the end
+
+
+def main() -> None:
+    """Run the stages that the command line names, or all, and leave with status 1 if one failed."""
+    parser = argparse.ArgumentParser(prog="python -m cluster", description="`dvc repro`, several stages at once.")
+    parser.add_argument("--jobs", type=int, default=0, help="stages at once on this machine")
+    parser.add_argument("--address", default=None, help="of a running Ray cluster: ray://host:10001, host:6379 or auto")
+    parser.add_argument("targets", nargs="*", help="stages, with what they need (default: all)")
+    arguments = parser.parse_args()
+    if arguments.jobs < 0:
+        raise UserError(f"JOBS={arguments.jobs}: a number of stages, at least 1")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as ctrl-C does
+    with alone(FOLDER):
+        board = reproduce(load_params(), arguments.targets, arguments.jobs, arguments.address)
+    failed = board.named(State.FAILED)
+    for stage in failed:
+        tell(stage, board.stages[stage].message)
+    if failed:
+        skipped = len(board.named(State.SKIPPED))
+        rest = f"; {skipped} that need{'s' * (skipped == 1)} what failed did not run" if skipped else ""
+        raise UserError(f"failed: {', '.join(failed)}{rest}; `make repro` carries on from here")
+
+
+def reproduce(params: Params, targets: Sequence[str], jobs: int, address: str | None) -> Board:
+    """Bring the stages up to date; raises UserError where DVC or Ray cannot begin."""
+    try:
+        with Repo(_wait_for_lock=True) as repo:
+            head = describe(repo)
+            remote = bool(address) and head.remote is not None
+            pipeline = DvcPipeline(repo, targets, remote)
+
+            def job(stage: str) -> Job:
+                log = Path(repo.root_dir) / LOGS / f"{stage}.log"
+                lock = Path("dvc.lock").read_text(encoding="utf-8") if Path("dvc.lock").exists() else ""
+                return Job(stage, "", str(log), lock, tuple(pipeline.inputs(stage)), pipeline.expected(stage))
+
+            def resources(stage: str) -> StageResources:
+                found: StageResources = params.resources.get(stage.partition("@")[0], StageResources())  # type: ignore[call-overload]
+                return found.model_copy(update={"cpus": found.cpus or params.hardware.threads})
+
+            cpus = (jobs or max(1, (os.cpu_count() or 1) // params.hardware.threads)) * params.hardware.threads
+            workers = RayWorkers(head, job, resources, address, cpus)
+            try:
+                with Display(Console(), LOGS) as display:
+                    return schedule(pipeline, workers, display.show)
+            finally:
+                workers.close()
+    except DvcException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    except (ConnectionError, subprocess.CalledProcessError) as error:
+        raise UserError(f"{address or 'this machine'}: {' '.join(str(error).split())}") from error
+
+
+def describe(repo: Repo) -> Head:
+    """Say what workers know of this workspace, and make the folder for theirs."""
+    name = repo.config["core"].get("remote")
+    url = str(repo.config["remote"][name]["url"]) if name else "://"
+    session = uuid4().hex
+    root = Path(repo.root_dir)
+    workspaces = root / FOLDER / session
+    workspaces.mkdir(parents=True)
+    (workspaces / session).touch()
+    return Head(session, str(workspaces), str(root), repo.cache.legacy.path, name, None if "://" in url else url)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a second run out of the workspace, and remove what a killed one left; raises UserError if there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(f"a run of process {lock.read().strip()} goes on in this workspace; wait for it") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        for left in folder.iterdir():
+            if left.is_dir() and left.name != LOGS.name:
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+
+
+def tell(stage: str, message: str) -> None:
+    """Print the end of what a failed stage printed."""
+    lines = message.strip().splitlines()
+    print(f"\n{stage} failed; {LOGS}/{stage}.log ends:", file=sys.stderr)
+    print("\n".join(f"    {line}" for line in lines[-LOG_LINES:]), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # the table says what it would
+    entry.run(main)

@@ -1,0 +1,236 @@
+"""The process in which DVC runs stages of one workspace, one after the other: `python -m cluster.agent`.
+
+It keeps DVC imported, so that a stage costs no start of it. Jobs come and results go as lines of JSON on the pipes to
+the process that started it. When that one is gone, or closes them, the agent ends and takes the running stage with it.
+"""
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+TAIL = 4000  # characters of a log that go with an error
+GRACE_SECONDS = 5.0  # between asking a stage to end and killing it
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage, and what DVC needs to run it in a workspace."""
+
+    stage: str
+    workspace: str
+    log: str  # file for what it prints
+    lock: str | None = None  # text of dvc.lock that names its inputs; None: the workspace's own is right
+    inputs: tuple[str, ...] = ()  # outputs of other stages
+    expected: dict[str, str] = field(default_factory=dict)  # digests of what it reads, which must be the same here
+    config: dict[str, Any] = field(default_factory=dict)  # of DVC, over the workspace's own
+    remote: bool = False  # whether inputs come from and results go to the default remote
+
+
+@dataclass(frozen=True)
+class Result:
+    """How it ended, as `cluster.scheduler.End` says, with what it printed last where it failed."""
+
+    end: str
+    message: str = ""
+
+
+class Agent:
+    """An agent process, from the side that gives it work."""
+
+    def __init__(self, workspace: Path, owned: bool) -> None:
+        """Start it in a workspace; `owned`: the workspace is removed when the agent ends."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "cluster.agent", *(["--owned"] if owned else [])],
+            cwd=workspace,
+            env={**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
+
+    def run(self, job: dict[str, Any], seconds: float | None = None) -> Result:
+        """Run a stage, the fields of a `Job`, for so many seconds at most."""
+        process = self._process
+        assert process.stdin
+        assert process.stdout
+        timer = threading.Timer(seconds, self.end) if seconds else None
+        if timer:
+            timer.start()
+        try:
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except (BrokenPipeError, ValueError):  # it has ended, or is ended now
+            answer = ""
+        finally:
+            if timer:
+                timer.cancel()
+        if answer:
+            return Result(**json.loads(answer))
+        if timer and timer.finished.is_set() and seconds:
+            return Result("failed", f"it ran past its limit of {seconds / 60:g} minutes")
+        return Result("lost", "the process that ran it was killed")
+
+    def end(self) -> None:
+        """Let it end, with the stage that it runs."""
+        process = self._process
+        with suppress(BrokenPipeError):
+            assert process.stdin
+            process.stdin.close()
+        try:
+            process.wait(2 * GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes further jobs."""
+        return self._process.poll() is None
+
+
+def main() -> None:
+    """Answer jobs until the pipe is closed."""
+    owned = Path.cwd() if "--owned" in sys.argv else None
+    jobs: queue.Queue[str] = queue.Queue()
+    answers = os.fdopen(os.dup(1), "w")
+    threading.Thread(target=_listen, args=(os.dup(0), jobs, owned), daemon=True).start()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # so that its lines stand between the stage's
+    while True:
+        job = Job(**json.loads(jobs.get()))
+        answers.write(json.dumps(asdict(perform(job))) + "\n")
+        answers.flush()
+
+
+def _listen(pipe: int, jobs: "queue.Queue[str]", owned: Path | None) -> None:
+    with os.fdopen(pipe) as lines:
+        for line in lines:
+            jobs.put(line)
+    _end_group(owned)
+
+
+def _end_group(owned: Path | None) -> None:
+    """End whatever this session still runs, this process last."""
+    group = os.getpgrp()
+    for sent in (signal.SIGINT, signal.SIGKILL):
+        for pid in _others(group):
+            with suppress(ProcessLookupError):
+                os.kill(pid, sent)
+        give_up = time.monotonic() + GRACE_SECONDS
+        while _others(group) and time.monotonic() < give_up:
+            time.sleep(0.05)
+    if owned:
+        shutil.rmtree(owned, ignore_errors=True)
+    os._exit(0)
+
+
+def _others(group: int) -> list[int]:
+    import psutil
+
+    return [pid for pid in psutil.pids() if pid != os.getpid() and _group(pid) == group]
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def perform(job: Job) -> Result:
+    """Run a stage as `dvc repro --single-item` does, after its inputs have been brought and before results are sent."""
+    log = Path(job.log)
+    with _printing_to(log):
+        try:
+            return _perform(job)
+        except Exception as error:
+            reasons = list(_reasons(error))
+            print("\n".join(str(reason) for reason in reasons), flush=True)
+            return Result(_blame(reasons), log.read_text(encoding="utf-8", errors="replace")[-TAIL:].strip())
+
+
+def _perform(job: Job) -> Result:
+    from dvc.repo import Repo
+
+    from cluster import runs
+
+    if job.lock:
+        Path("dvc.lock").write_text(job.lock, encoding="utf-8")
+    with Repo(job.workspace, config=job.config, _wait_for_lock=True) as repo:
+        if job.inputs:
+            bring = repo.pull if job.remote else repo.checkout
+            bring(targets=list(job.inputs), force=True)
+        if differing := _differing(repo, job):
+            return Result("unfit", f"{', '.join(differing)}: neither in git nor in DVC, so that workers lack it")
+        repo.reproduce([job.stage], single_item=True)
+        if job.remote:
+            (stage,) = repo.stage.collect(job.stage)
+            runs.push(repo, stage)
+    return Result("done")
+
+
+def _differing(repo: Any, job: Job) -> list[str]:
+    """Name what the stage reads and is not the same here."""
+    (stage,) = repo.stage.collect(job.stage)
+    found = {dep.def_path: dep for dep in stage.deps}
+    different = []
+    for path, digest in job.expected.items():
+        dep = found[path]
+        with repo.lock:
+            if dep.exists:
+                dep.save()
+        if not dep.exists or dep.hash_info.value != digest:
+            different.append(path)
+    return different
+
+
+def _reasons(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__
+
+
+def _blame(reasons: list[BaseException]) -> str:
+    """Tell a stage that fails anywhere from a worker on which it could not be run."""
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    if not isinstance(reasons[-1], StageCmdFailedError):
+        return "lost"
+    killed = any(f"exited with {code}" in str(reasons[-1]) for code in (-signal.SIGKILL, 128 + signal.SIGKILL))
+    return "lost" if killed else "failed"
+
+
+@contextmanager
+def _printing_to(log: Path) -> Iterator[None]:
+    """Send what this process, DVC and the stage print into a file, from its beginning."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with log.open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            for stream in (1, 2):
+                os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""DVC's side of a run: what is out of date, and taking finished stages into the workspace without executing them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.repo.reproduce import get_active_graph, plan_repro
+
+from cluster import runs
+from cluster.scheduler import State
+
+
+class NotCached(Exception):  # noqa: N818 - not an error, but DVC's answer
+    """DVC would execute the stage: nothing it knows of was made of the same inputs."""
+
+
+@contextmanager
+def nothing_executed() -> Iterator[None]:
+    """Let DVC do all that `dvc repro` does up to the command of a stage, and raise NotCached there."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise NotCached
+
+    with patch("dvc.stage.run.unlocked_repo", lambda command: refuse):
+        yield
+
+
+class DvcPipeline:
+    """The stages of the workspace's `dvc.yaml`, as `cluster.scheduler` sees them."""
+
+    def __init__(self, repo: Repo, targets: Sequence[str] = (), remote: bool = False) -> None:
+        """Plan what `dvc repro TARGETS` would; `remote`: results of other machines come by the default remote.
+
+        Raises DvcException for a target that does not exist and whatever else DVC finds wrong with the pipeline.
+        """
+        self._repo, self._remote = repo, remote
+        with repo.lock:
+            graph = get_active_graph(repo.index.graph)
+            wanted = [stage for target in targets or ["dvc.yaml"] for stage in repo.stage.collect(target)]
+            steps = plan_repro(graph, wanted)
+        self._stages = {stage.addressing: stage for stage in steps}
+        self.upstream: Mapping[str, frozenset[str]] = {
+            stage.addressing: frozenset(needed.addressing for needed in graph.successors(stage)) for stage in steps
+        }
+
+    def settle(self, stage: str) -> State | None:
+        """Bring the stage up to date if that takes no execution; None if it takes one."""
+        found = self._stages[stage]
+        with self._repo.lock:
+            if not found.changed():
+                return State.UNCHANGED
+            try:
+                with nothing_executed():
+                    found.reproduce()
+            except NotCached:
+                # DVC has noted the present inputs. Without that, it would take the former outputs for made of them.
+                for out in found.outs:
+                    out.hash_info = type(out.hash_info)()
+            else:
+                found.dump(update_pipeline=False)
+                return State.CACHED
+        if self._remote:
+            runs.fetch(self._repo, found)
+            if not self.take([stage]):
+                return State.CACHED
+        return None
+
+    def take(self, stages: Sequence[str]) -> Mapping[str, str]:
+        """Take what workers made from the run cache; a message for each stage of which there is nothing."""
+        taken, missing = [], {}
+        for name in stages:
+            if self.stays_here(name):
+                continue  # it ran in this workspace, and DVC has written it down
+            stage = self._stages[name]
+            try:
+                if self._remote:
+                    runs.fetch(self._repo, stage)
+                with self._repo.lock, nothing_executed():
+                    stage.run()
+                taken.append(stage)
+            except NotCached:
+                missing[name] = "its results are not in the run cache: did its inputs change while it ran?"
+            except DvcException as error:
+                missing[name] = f"its results could not be taken: {' '.join(str(error).split())}"
+        if taken:
+            with self._repo.lock:
+                taken[0].dvcfile.dump_stages(taken, update_pipeline=False)  # the file is read and written once
+        return missing
+
+    def stays_here(self, stage: str) -> bool:
+        """Whether DVC's run cache cannot carry what the stage makes or what it needs."""
+        return not _travels(self._stages[stage]) or not all(out.use_cache for out in self._needed(stage))
+
+    def inputs(self, stage: str) -> list[str]:
+        """List the outputs of other stages that a worker has to have, as paths in the workspace."""
+        return [out.def_path for out in self._needed(stage)]
+
+    def _needed(self, stage: str) -> list[Any]:
+        paths = [dep.fs_path for dep in self._stages[stage].deps]
+        made = [out for needed in sorted(self.upstream[stage]) for out in self._stages[needed].outs]
+        return [out for out in made if any(_overlap(out.fs_path, path) for path in paths)]
+
+    def expected(self, stage: str) -> dict[str, str]:
+        """Return the digest of each file and folder that the stage reads, as they are here."""
+        found = {dep.def_path: dep.hash_info.value for dep in self._stages[stage].deps}
+        return {path: digest for path, digest in found.items() if isinstance(digest, str)}  # parameters have none
+
+
+def _travels(stage: Any) -> bool:
+    """Whether DVC keeps runs of the stage: not without inputs, nor with an output neither cached nor a metric."""
+    kept = all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs)
+    return bool(stage.deps and stage.outs) and kept and not stage.is_callback and not stage.always_changed
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")

@@ -1,0 +1,65 @@
+"""Single entries of DVC's run cache: what a stage made of the same inputs before, here or in a remote.
+
+`dvc push --run-cache` and `dvc pull --run-cache` move all entries there are; here it is the one of a given stage.
+"""
+
+from typing import Any
+
+from dvc.fs import generic
+from dvc.stage.cache import RunCacheNotFoundError, _can_hash, _get_stage_hash
+
+
+def is_cached(repo: Any, stage: Any) -> bool:
+    """Whether DVC would take the stage's outputs from the cache instead of running it; the stage needs its inputs."""
+    with repo.lock:
+        stage.save_deps()
+        try:
+            repo.stage_cache.restore(stage, dry=True)
+        except RunCacheNotFoundError:
+            return False
+        return True
+
+
+def push(repo: Any, stage: Any) -> None:
+    """Send what the stage made, then the entry that names it, so that a remote never names what it lacks."""
+    key = _key(stage)
+    for value in _values(repo.cache.legacy, key):
+        for objects in repo.stage_cache.get_used_objs([(key, value)]).values():
+            repo.cloud.push(objects)
+        _copy(repo.cache.legacy, _remote(repo), key, value)
+
+
+def fetch(repo: Any, stage: Any) -> None:
+    """Bring the stage's entries from the remote, and what they name; nothing where there are none."""
+    with repo.lock:
+        stage.save_deps()
+    if not _can_hash(stage):
+        return
+    key, remote = _key(stage), _remote(repo)
+    for value in _values(remote, key):
+        _copy(remote, repo.cache.legacy, key, value)
+        for objects in repo.stage_cache.get_used_objs([(key, value)]).values():
+            repo.cloud.pull(objects)
+
+
+def _key(stage: Any) -> str:
+    return str(_get_stage_hash(stage))
+
+
+def _remote(repo: Any) -> Any:
+    return repo.cloud.get_remote_odb(hash_name="md5-dos2unix")  # beside whose objects DVC keeps the entries
+
+
+def _folder(store: Any, key: str) -> str:
+    return str(store.fs.join(store.path, "runs", key[:2], key))
+
+
+def _values(store: Any, key: str) -> list[str]:
+    folder = _folder(store, key)
+    return sorted(store.fs.name(path) for path in store.fs.find(folder)) if store.fs.exists(folder) else []
+
+
+def _copy(source: Any, target: Any, key: str, value: str) -> None:
+    into = _folder(target, key)
+    target.fs.makedirs(into, exist_ok=True)
+    generic.copy(source.fs, source.fs.join(_folder(source, key), value), target.fs, target.fs.join(into, value))

@@ -1,0 +1,166 @@
+"""Hands on every stage as soon as what it needs is there. Knows the order and the states, not what a stage is."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+ATTEMPTS = 3  # of a stage whose worker was lost, the last one on this machine's own workspace
+
+
+class State(Enum):
+    """Where a stage stands, in the words of the display."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    UNCHANGED = "unchanged"
+    CACHED = "from the run cache"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+FINISHED = frozenset({State.UNCHANGED, State.CACHED, State.DONE})
+
+
+class End(Enum):
+    """How a run of a stage ended."""
+
+    DONE = "done"
+    FAILED = "failed"  # as it would anywhere
+    LOST = "lost"  # the worker or the way to it, so that it may succeed elsewhere
+    UNFIT = "unfit"  # the worker lacks what only this machine's workspace has
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of handing a stage on."""
+
+    stage: str
+    end: End
+    message: str = ""
+
+
+class Pipeline(Protocol):
+    """What the scheduler asks of DVC."""
+
+    upstream: Mapping[str, frozenset[str]]  # stage -> the stages that it needs, in an order in which they can run
+
+    def settle(self, stage: str) -> State | None:
+        """Return UNCHANGED or CACHED if the stage need not run, None if it must; what it needs is there."""
+
+    def take(self, stages: Sequence[str]) -> Mapping[str, str]:
+        """Take what was run elsewhere into the workspace; a message for each stage whose results are not there."""
+
+    def stays_here(self, stage: str) -> bool:
+        """Whether only this machine's workspace can run it."""
+
+
+class Workers(Protocol):
+    """What the scheduler asks of Ray."""
+
+    def submit(self, stage: str, here: bool) -> None:
+        """Hand a stage on: `here` to this machine's own workspace, otherwise to whatever has room for it."""
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """Return what has ended, after at most so many seconds."""
+
+
+@dataclass
+class Progress:
+    """State of one stage."""
+
+    state: State = State.WAITING
+    started: float | None = None
+    seconds: float | None = None  # of its last run
+    attempts: int = 0
+    message: str = ""
+
+
+@dataclass
+class Board:
+    """The state of every stage, in the pipeline's order."""
+
+    upstream: Mapping[str, frozenset[str]]
+    stages: dict[str, Progress] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stages = {stage: Progress() for stage in self.upstream}
+
+    def ready(self) -> list[str]:
+        """List the stages that wait for nothing any more."""
+        return [
+            stage
+            for stage, progress in self.stages.items()
+            if progress.state is State.WAITING
+            and all(self.stages[needed].state in FINISHED for needed in self.upstream[stage])
+        ]
+
+    def start(self, stage: str, now: float) -> None:
+        """Note that the stage runs."""
+        progress = self.stages[stage]
+        progress.state, progress.started, progress.attempts = State.RUNNING, now, progress.attempts + 1
+
+    def end(self, stage: str, state: State, now: float, message: str = "") -> None:
+        """Note how it ended; what depends on a failed one is skipped."""
+        progress = self.stages[stage]
+        progress.state, progress.message = state, message
+        progress.seconds = None if progress.started is None else now - progress.started
+        if state is State.FAILED:
+            for dependent in self._dependents(stage):
+                self.stages[dependent].state = State.SKIPPED
+
+    def _dependents(self, stage: str) -> set[str]:
+        found: set[str] = set()
+        for other, needed in self.upstream.items():  # which is ordered
+            if needed & (found | {stage}):
+                found.add(other)
+        return found
+
+    def named(self, state: State) -> list[str]:
+        """List the stages in a state."""
+        return [stage for stage, progress in self.stages.items() if progress.state is state]
+
+
+def schedule(
+    pipeline: Pipeline,
+    workers: Workers,
+    watch: Callable[[Board], None] = lambda board: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Board:
+    """Bring every stage up to date, as many at once as there is room for; a failure stops only what depends on it."""
+    board = Board(pipeline.upstream)
+    while True:
+        while ready := board.ready():
+            for stage in ready:
+                if settled := pipeline.settle(stage):
+                    board.end(stage, settled, clock())
+                else:
+                    _submit(stage, pipeline.stays_here(stage), board, workers, clock())
+                watch(board)
+        if not board.named(State.RUNNING):
+            return board
+        _collect(workers.wait(0.5), pipeline, workers, board, clock)
+        watch(board)
+
+
+def _submit(stage: str, here: bool, board: Board, workers: Workers, now: float) -> None:
+    board.start(stage, now)
+    workers.submit(stage, here)
+
+
+def _collect(
+    outcomes: Sequence[Outcome], pipeline: Pipeline, workers: Workers, board: Board, clock: Callable[[], float]
+) -> None:
+    missing = pipeline.take([outcome.stage for outcome in outcomes if outcome.end is End.DONE])
+    for outcome in outcomes:
+        stage, message = outcome.stage, missing.get(outcome.stage, outcome.message)
+        if outcome.end is End.DONE and stage not in missing:
+            board.end(stage, State.DONE, clock())
+        elif outcome.end is End.FAILED or board.stages[stage].attempts == ATTEMPTS:
+            board.end(stage, State.FAILED, clock(), message)
+        else:
+            board.stages[stage].message = message
+            last = board.stages[stage].attempts == ATTEMPTS - 1
+            _submit(stage, last or outcome.end is End.UNFIT, board, workers, clock())

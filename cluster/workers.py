@@ -1,0 +1,125 @@
+"""Ray's side of a run: which worker has room for a stage, and whether it is still there."""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cluster import workspace
+from cluster.agent import Agent, Job
+from cluster.scheduler import End, Outcome
+from stages.params import StageResources
+
+CLOSING_SECONDS = 15.0
+
+
+class RayWorkers:
+    """Runs stages as tasks of a Ray cluster, which is started with the first of them or joined."""
+
+    def __init__(
+        self,
+        head: workspace.Head,
+        job: Callable[[str], Job],
+        resources: Callable[[str], StageResources],
+        address: str | None,
+        cpus: int,
+    ) -> None:
+        """`job` and `resources` describe a stage; without `address` this machine alone, with so many CPUs to give."""
+        self._head, self._job, self._resources = head, job, resources
+        self._address, self._cpus = address, cpus
+        self._ray: Any = None
+        self._running: dict[Any, str] = {}
+        self._here: dict[Future[Outcome], str] = {}
+        self._pool = ThreadPoolExecutor(1)
+        self._agent: Agent | None = None
+
+    def submit(self, stage: str, here: bool) -> None:
+        """Hand a stage on."""
+        if here:
+            self._here[self._pool.submit(self._run_here, self._job(stage))] = stage
+            return
+        if self._ray is None:
+            self._start()
+        needs = self._resources(stage)
+        cpus, gpus = self._largest
+        task = self._task.options(
+            name=stage,
+            num_cpus=cpus if needs.exclusive else min(needs.cpus or 1, cpus),
+            num_gpus=min(needs.gpus, gpus),
+        )
+        seconds = needs.minutes and needs.minutes * 60
+        self._running[task.remote(asdict(self._job(stage)), self._head, self._archive, seconds)] = stage
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """Return what has ended, after at most so many seconds."""
+        if self._running:
+            self._ray.wait(list(self._running), timeout=seconds)
+        elif self._here:
+            wait_for(self._here, timeout=seconds)
+        ended = [self._here_ended(future) for future in list(self._here) if future.done()]
+        if self._running:
+            ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+            ended += [self._ended(reference) for reference in ready]
+        return ended
+
+    def close(self) -> None:
+        """Leave no process and no workspace behind, whatever runs."""
+        if self._agent:
+            self._agent.end()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._ray is not None:
+            for reference in self._running:
+                self._ray.cancel(reference, force=True)
+            self._ray.shutdown()
+        folder, give_up = Path(self._head.folder), time.monotonic() + CLOSING_SECONDS
+        while any(path.is_dir() for path in folder.iterdir()) and time.monotonic() < give_up:
+            time.sleep(0.1)  # agents whose worker is gone end their stage and remove their workspace
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _start(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        import ray
+
+        untyped: Any = ray
+        how = {"address": self._address} if self._address else {"num_cpus": self._cpus, "include_dashboard": False}
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **how)
+        untyped.cloudpickle.register_pickle_by_value(workspace)
+        self._ray = ray
+        self._task = ray.remote(max_retries=0)(workspace.run)
+        self._archive = ray.put(workspace.pack(Path(self._head.root)))
+        nodes = [node["Resources"] for node in untyped.nodes() if node["Alive"]]
+        self._largest = (max(node.get("CPU", 0) for node in nodes), max(node.get("GPU", 0) for node in nodes))
+
+    def _ended(self, reference: Any) -> Outcome:
+        stage = self._running.pop(reference)
+        try:
+            result, log = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            return Outcome(stage, End.LOST, f"its worker was lost: {_first_line(error)}")
+        if log:
+            path = Path(self._job(stage).log)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(log)
+        return Outcome(stage, End(result["end"]), result["message"])
+
+    def _run_here(self, job: Job) -> Outcome:
+        if self._agent is None or not self._agent.alive:
+            self._agent = Agent(Path(self._head.root), owned=False)
+        local = asdict(job) | {"workspace": self._head.root, "lock": None, "inputs": (), "expected": {}}
+        result = self._agent.run(local)
+        return Outcome(job.stage, End(result.end), result.message)
+
+    def _here_ended(self, future: Future[Outcome]) -> Outcome:
+        del self._here[future]
+        return future.result()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

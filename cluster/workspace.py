@@ -1,0 +1,102 @@
+"""A worker's workspace: the head's files, at its commit with uncommitted changes, and an agent in it.
+
+Ray sends this module to the workers as it is, so that it needs no other one of the project; the archive has those.
+"""
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Head:
+    """What workers know of the head, the same for all stages of a run."""
+
+    session: str  # name of the run
+    folder: str  # for this run's workspaces, in the head's workspace; it holds a file named by the session
+    root: str  # its workspace
+    cache: str  # its DVC cache
+    remote: str | None  # name of the default remote, if there is one
+    remote_url: str | None  # where that is a folder: an absolute path
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether the head's folders are to be seen from here, as on the same machine."""
+        return (Path(self.folder) / self.session).is_file()
+
+
+def pack(root: Path) -> bytes:
+    """Return an archive of the files of a git checkout that git knows of or would take, as they are now.
+
+    Raises CalledProcessError where there is no git checkout.
+    """
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, check=True)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as archive:
+        for name in sorted(set(listed.stdout.decode().split("\0")) - {""}):
+            if (root / name).is_symlink() or (root / name).exists():  # it may have been removed
+                archive.add(root / name, name, recursive=False)
+    return stream.getvalue()
+
+
+def run(job: dict[str, Any], head: Head, archive: bytes, seconds: float | None) -> tuple[dict[str, str], bytes]:
+    """Run a job of `cluster.agent` in a workspace of this process; return its result and what it printed."""
+    visible = head.is_visible
+    if not visible and head.remote is None:
+        where = socket.gethostname()
+        message = f"{where} sees neither this machine's folders nor a remote; `make remote URL=...` names one"
+        return {"end": "failed", "message": message}, b""
+    own = Path(tempfile.gettempdir()) / f"distilbert-dvc-{os.getuid()}"
+    folder = (Path(head.folder) if visible else own / head.session) / str(os.getpid())
+    _unpack(archive, folder, Path(head.root, ".cache") if visible else None)
+    config: dict[str, Any] = {
+        "core": {"no_scm": True, "analytics": False, "site_cache_dir": str(folder / ".dvc/tmp/site")},
+        "cache": {"dir": head.cache if visible else str(own / "cache")},
+    }
+    if head.remote and head.remote_url:
+        config["remote"] = {head.remote: {"url": head.remote_url}}
+    log = Path(job["log"] if visible else folder / ".dvc/tmp/stage.log")
+    filled = {**job, "workspace": str(folder), "log": str(log), "config": config, "remote": not visible}
+    result = _agent(folder).run(filled, seconds)
+    return asdict(result), b"" if visible or not log.is_file() else log.read_bytes()
+
+
+def _unpack(archive: bytes, folder: Path, cache: Path | None) -> None:
+    """Make the workspace, unless it is there; with the head's folder of what an interrupted training resumes from."""
+    if folder.exists():
+        return
+    partial = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
+            packed.extractall(partial, filter="data")
+        if cache:
+            (partial / ".cache").symlink_to(cache, target_is_directory=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+_agents: dict[Path, Any] = {}
+
+
+def _agent(folder: Path) -> Any:
+    """Return this process's agent, which outlives a stage."""
+    sys.path.insert(0, str(folder))
+    try:
+        from cluster.agent import Agent
+    finally:
+        sys.path.remove(str(folder))
+    if folder not in _agents or not _agents[folder].alive:
+        _agents[folder] = Agent(folder, owned=True)
+    return _agents[folder]

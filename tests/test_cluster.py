@@ -1,0 +1,320 @@
+"""`python -m cluster` against `dvc repro`: the same workspace, and nothing lost when something is killed or fails."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+ROOT = Path(__file__).resolve().parents[1]
+SAFE = YAML(typ="safe", pure=True)
+CELLS = 4
+PIPELINE = """\
+stages:
+  download:
+    cmd: python step.py download data
+    deps: [step.py]
+    outs: [data]
+  glue-eval:
+    matrix: {number: [0, 1, 2, 3]}
+    cmd: python step.py ${item.number} cells/${item.number}
+    params: [batch_size]
+    deps: [data, step.py]
+    outs: ["cells/${item.number}"]
+    metrics:
+      - metrics/${item.number}.json: {cache: false}
+  report:
+    cmd: python step.py report tables.md
+    deps: [cells, metrics, step.py]
+    outs:
+      - tables.md: {cache: false}
+"""
+# Writes the names of what it was made of, and does as a file in the folder of the head says: sleeps, fails or hangs.
+STEP = """\
+import json, os, pathlib, sys, time
+name, out = sys.argv[1:]
+head = pathlib.Path(os.environ["HEAD"])
+with (head / "log").open("a") as log:
+    log.write(f"{name} {os.getpid()} {pathlib.Path.cwd()}\\n")
+told = head / f"{name}.told"
+if told.exists():
+    exec(told.read_text())
+pathlib.Path(out).parent.mkdir(parents=True, exist_ok=True)
+needed = {"download": [], "report": sorted(pathlib.Path("cells").glob("*"))}.get(name, [pathlib.Path("data")])
+pathlib.Path(out).write_text("\\n".join([name, *(path.read_text() for path in needed)]))
+if name.isdigit():
+    pathlib.Path("metrics").mkdir(exist_ok=True)
+    pathlib.Path(f"metrics/{name}.json").write_text(json.dumps({"score": int(name)}))
+"""
+
+
+class Project:
+    """A git and DVC repository of quick stages, two clones of which can be compared."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.head = folder, folder.parent / f"{folder.name}-told"
+        folder.mkdir()
+        self.head.mkdir()
+        (folder / "dvc.yaml").write_text(PIPELINE)
+        (folder / "step.py").write_text(STEP)
+        (folder / "params.yaml").write_text((ROOT / "profiles/tiny.yaml").read_text())
+        (folder / ".gitignore").write_text("/data\n/cells/\n/.remote/\n__pycache__/\n")
+        self.environment = {
+            **os.environ,
+            "HEAD": str(self.head),
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        for command in (
+            "git init -q",
+            "dvc init -q",
+            "git add -A",
+            "git -c user.name=n -c user.email=e@example.org commit -qm start",
+        ):
+            self.run(*command.split())
+
+    def run(self, *command: str, check: bool = True) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert not check or done.returncode == 0, done.stdout
+        assert check or done.returncode, done.stdout
+        return done.stdout
+
+    def start(self, jobs: int = 2) -> subprocess.Popen[str]:
+        """Begin a run in a session of its own, so that ctrl-C can be sent to it as a terminal does."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "cluster", f"--jobs={jobs}"],
+            cwd=self.folder, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def repro(self, *options: str, check: bool = True) -> str:
+        return self.run(sys.executable, "-m", "cluster", "--jobs=2", *options, check=check)
+
+    def tell(self, stage: str, code: str | None) -> None:
+        told = self.head / f"{stage}.told"
+        if code is None:
+            told.unlink()
+        else:
+            told.write_text(code)
+
+    def ran(self) -> list[str]:
+        """Names of the stages that were executed so far, by whoever."""
+        log = self.head / "log"
+        return [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
+
+    def places(self) -> list[tuple[str, str]]:
+        """The stages that were executed and the folders that they ran in."""
+        lines = [line.split(" ", 2) for line in (self.head / "log").read_text().splitlines()]
+        return [(name, where) for name, _, where in lines]
+
+    def pid(self, stage: str) -> int:
+        """Process that runs a stage, once it does."""
+        give_up = time.monotonic() + 60
+        while stage not in self.ran():
+            assert time.monotonic() < give_up, f"{stage} did not start"
+            time.sleep(0.05)
+        lines = [line.split() for line in (self.head / "log").read_text().splitlines()]
+        return next(int(pid) for name, pid, _ in reversed(lines) if name == stage)
+
+    def lock(self) -> object:
+        return SAFE.load(self.folder / "dvc.lock")
+
+    def files(self) -> dict[str, bytes]:
+        """Contents of what the stages make."""
+        made = [
+            *self.folder.glob("cells/*"),
+            *self.folder.glob("metrics/*"),
+            self.folder / "data",
+            self.folder / "tables.md",
+        ]
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in made if path.is_file()}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path / "ours")
+
+
+@pytest.fixture
+def serial(tmp_path: Path) -> Project:
+    made = Project(tmp_path / "serial")
+    made.run("dvc", "repro")
+    return made
+
+
+def nothing_is_left(project: Project) -> None:
+    """No process of the run, no workspace of a worker, no lock."""
+    give_up = time.monotonic() + 20
+    while left := [p.cmdline() for p in psutil.process_iter() if belongs(p, project)]:
+        assert time.monotonic() < give_up, left
+        time.sleep(0.2)
+    assert [path.name for path in (project.folder / ".dvc/tmp/cluster").iterdir() if path.is_dir()] in ([], ["logs"])
+    project.run("dvc", "status")
+
+
+def belongs(process: psutil.Process, project: Project) -> bool:
+    try:
+        return process.environ().get("HEAD") == str(project.head)
+    except psutil.Error:
+        return False
+
+
+def is_like(project: Project, serial: Project) -> None:
+    assert project.files() == serial.files()
+    assert project.lock() == serial.lock()
+    assert "up to date" in project.run("dvc", "status")
+
+
+def test_it_ends_as_dvc_repro_does(project: Project, serial: Project) -> None:
+    shown = project.repro()
+    is_like(project, serial)
+    assert sorted(project.ran()) == sorted(serial.ran())
+    assert "report: done" in shown
+    assert "again" not in shown
+    assert {Path(where).parts[-5:-2] for name, where in project.places() if name != "report"} == {
+        (".dvc", "tmp", "cluster")
+    }
+    nothing_is_left(project)
+    # and again: nothing to run
+    project.repro()
+    assert len(project.ran()) == CELLS + 2
+    # a change comes from the run cache on its way back, and only what depends on it was run
+    for batch, ran in ((8, 2 * CELLS + 2), (16, 2 * CELLS + 2)):
+        path = project.folder / "params.yaml"
+        path.write_text(path.read_text().replace(f"\nbatch_size: {24 - batch}", f"\nbatch_size: {batch}"))
+        project.repro()
+        assert len(project.ran()) == ran
+    is_like(project, serial)
+
+
+def test_a_failure_stops_only_what_needs_it_and_is_told(project: Project, serial: Project) -> None:
+    project.tell("2", "raise SystemExit('no luck')")
+    shown = project.repro(check=False)
+    assert "glue-eval@2 failed; .dvc/tmp/cluster/logs/glue-eval@2.log ends:" in shown
+    assert "no luck" in shown
+    assert "error: failed: glue-eval@2; 1 that needs what failed did not run" in shown
+    assert "Traceback" not in shown
+    assert sorted(project.ran()) == ["0", "1", "2", "3", "download"]
+    nothing_is_left(project)
+    project.tell("2", None)
+    project.run("dvc", "repro")  # carries on
+    assert project.ran()[CELLS + 1 :] == ["2", "report"]
+    is_like(project, serial)
+
+
+ONCE = """
+if not (head / "once").exists():
+    (head / "once").touch()
+    time.sleep(600)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("generations", [0, 1, 2], ids=["stage", "agent", "ray-worker"])
+def test_a_killed_worker_costs_another_run(project: Project, serial: Project, generations: int) -> None:
+    project.tell("1", ONCE)
+    run = project.start()
+    victim = psutil.Process(project.pid("1"))
+    for _ in range(generations):
+        victim = parent_of_another_kind(victim)
+    victim.kill()
+    shown, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, shown
+    assert project.ran().count("1") == 2
+    is_like(project, serial)
+    nothing_is_left(project)
+
+
+def parent_of_another_kind(process: psutil.Process) -> psutil.Process:
+    """The next ancestor that is no shell."""
+    parent = process.parent()
+    while parent and parent.name() in ("sh", "bash", "dash"):
+        parent = parent.parent()
+    assert parent
+    return parent
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_leaves_nothing_and_is_carried_on(
+    project: Project, serial: Project, sent: signal.Signals
+) -> None:
+    project.tell("3", ONCE)
+    run = project.start()
+    project.pid("3")
+    while sorted(project.ran()) != ["0", "1", "2", "3", "download"]:
+        time.sleep(0.1)
+    time.sleep(3)  # for the others to be taken
+    if sent is signal.SIGINT:
+        os.killpg(run.pid, sent)
+    else:
+        run.send_signal(sent)
+    shown, _ = run.communicate(timeout=60)
+    if sent is not signal.SIGKILL:
+        assert run.returncode == 130, shown
+        assert "carries on from here" in shown
+        assert "Traceback" not in shown
+        nothing_is_left(project)
+    project.repro()
+    assert project.ran()[CELLS + 1 :] == ["3", "report"]
+    is_like(project, serial)
+    nothing_is_left(project)
+
+
+@pytest.mark.long
+def test_a_stage_past_its_limit_is_ended(project: Project) -> None:
+    path = project.folder / "params.yaml"
+    path.write_text(path.read_text().replace("\n  speed-bench:", "\n  glue-eval: {minutes: 0.1}\n  speed-bench:"))
+    project.tell("0", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)")
+    shown = project.repro(check=False)
+    assert "glue-eval@0 failed" in shown
+    assert "ran past its limit of 0.1 minutes" in shown
+    nothing_is_left(project)
+
+
+@pytest.mark.long
+def test_a_second_run_in_the_same_workspace_is_refused(project: Project) -> None:
+    project.tell("0", "time.sleep(600)")
+    run = project.start()
+    project.pid("0")
+    shown = project.repro(check=False)
+    assert f"error: a run of process {run.pid} goes on in this workspace" in shown
+    os.killpg(run.pid, signal.SIGINT)
+    run.communicate(timeout=60)
+    nothing_is_left(project)
+
+
+@pytest.mark.long
+def test_workers_get_what_is_not_committed_and_the_rest_runs_here(project: Project) -> None:
+    with (project.folder / "step.py").open("a") as code:
+        code.write("pathlib.Path(out).write_text(pathlib.Path('new.txt').read_text() + str(pathlib.Path.cwd()))\n")
+    (project.folder / "new.txt").write_text("from a file that git does not know yet, in ")
+    pipeline = (project.folder / "dvc.yaml").read_text()
+    (project.folder / "dvc.yaml").write_text(
+        pipeline.replace("deps: [data, step.py]", "deps: [data, own.bin, step.py]")
+    )
+    with (project.folder / ".gitignore").open("a") as ignored:
+        ignored.write("/own.bin\n")
+    (project.folder / "own.bin").write_text("not for git")
+    project.repro("glue-eval@0")
+    assert (project.folder / "data").read_text().startswith("from a file that git does not know yet, in ")
+    assert ".dvc/tmp/cluster/" in (project.folder / "data").read_text()
+    assert (project.folder / "cells/0").read_text().endswith(f"in {project.folder}")
+
+
+def test_wrong_options_are_one_line(project: Project) -> None:
+    assert "error: JOBS=-1" in project.repro("--jobs=-1", check=False)
+    shown = project.repro("nowhere", check=False)
+    assert "error: " in shown
+    assert "nowhere" in shown
+    assert "Traceback" not in shown

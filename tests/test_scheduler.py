@@ -1,0 +1,158 @@
+"""The order in which stages are handed on: nothing before what it needs, nothing idle, failures contained."""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.scheduler import ATTEMPTS, FINISHED, End, Outcome, State, schedule
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+
+@dataclass
+class FakePipeline:
+    """A graph whose stages must all be run, unless said otherwise; checks that what they need is there."""
+
+    upstream: Mapping[str, frozenset[str]]
+    settled: Mapping[str, State] = field(default_factory=dict)
+    here: frozenset[str] = frozenset()
+    lost_results: dict[str, int] = field(default_factory=dict)  # how often the results of a stage are not there
+    there: set[str] = field(default_factory=set)
+
+    def settle(self, stage: str) -> State | None:
+        assert self.upstream[stage] <= self.there
+        if state := self.settled.get(stage):
+            self.there.add(stage)
+            return state
+        return None
+
+    def take(self, stages: Sequence[str]) -> dict[str, str]:
+        missing = {}
+        for stage in stages:
+            if self.lost_results.get(stage, 0):
+                self.lost_results[stage] -= 1
+                missing[stage] = "gone"
+            else:
+                self.there.add(stage)
+        return missing
+
+    def stays_here(self, stage: str) -> bool:
+        return stage in self.here
+
+
+@dataclass
+class FakeWorkers:
+    """So many slots on a simulated clock; a stage takes its length and ends as told, in turn."""
+
+    clock: Clock
+    slots: int
+    lengths: Mapping[str, float] = field(default_factory=dict)
+    ends: dict[str, list[End]] = field(default_factory=dict)
+    running: list[tuple[float, str]] = field(default_factory=list)
+    queued: list[str] = field(default_factory=list)
+    submitted: list[tuple[str, bool]] = field(default_factory=list)
+
+    def submit(self, stage: str, here: bool) -> None:
+        self.submitted.append((stage, here))
+        self.queued.append(stage)
+        self._fill()
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        until, stage = heapq.heappop(self.running)
+        self.clock.now = until
+        ends = self.ends.get(stage) or [End.DONE]
+        outcome = Outcome(stage, ends.pop(0), "told")
+        self._fill()
+        return [outcome]
+
+    def _fill(self) -> None:
+        while self.queued and len(self.running) < self.slots:
+            stage = self.queued.pop(0)
+            heapq.heappush(self.running, (self.clock.now + self.lengths.get(stage, 1.0), stage))
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> dict[str, frozenset[str]]:
+    names = [f"s{number}" for number in range(draw(st.integers(1, 12)))]
+    return {
+        name: frozenset(draw(st.sets(st.sampled_from(names[:index]))) if index else ())
+        for index, name in enumerate(names)
+    }
+
+
+def run(pipeline: FakePipeline, slots: int = 2, **how: dict[str, object]) -> tuple[dict[str, State], FakeWorkers]:
+    clock = Clock()
+    workers = FakeWorkers(clock, slots, **how)  # type: ignore[arg-type]
+    board = schedule(pipeline, workers, clock=lambda: clock.now)
+    return {stage: progress.state for stage, progress in board.stages.items()}, workers
+
+
+@given(graphs(), st.integers(1, 5), st.data())
+def test_every_stage_runs_once_and_no_worker_idles(
+    graph: dict[str, frozenset[str]], slots: int, data: st.DataObject
+) -> None:
+    lengths = {stage: data.draw(st.floats(0.1, 10)) for stage in graph}
+    states, workers = run(FakePipeline(graph), slots, lengths=lengths)
+    assert set(states.values()) == {State.DONE}
+    assert sorted(stage for stage, _ in workers.submitted) == sorted(graph)
+    longest: dict[str, float] = {}
+    for stage, needed in graph.items():
+        longest[stage] = lengths[stage] + max((longest[other] for other in needed), default=0)
+    # Graham (1966): a schedule that leaves no slot idle while a stage is ready
+    assert workers.clock.now <= sum(lengths.values()) / slots + (1 - 1 / slots) * max(longest.values()) + 1e-9
+
+
+@given(graphs(), st.data())
+def test_a_failure_stops_only_what_depends_on_it(graph: dict[str, frozenset[str]], data: st.DataObject) -> None:
+    failing = data.draw(st.sampled_from(sorted(graph)))
+    states, _ = run(FakePipeline(graph), ends={failing: [End.FAILED]})
+    dependents: set[str] = set()
+    for stage, needed in graph.items():
+        if needed & (dependents | {failing}):
+            dependents.add(stage)
+    assert states.pop(failing) is State.FAILED
+    assert {stage for stage, state in states.items() if state is State.SKIPPED} == dependents
+    assert {state for stage, state in states.items() if stage not in dependents} <= {State.DONE}
+
+
+@given(graphs(), st.data())
+def test_what_is_up_to_date_is_not_handed_on(graph: dict[str, frozenset[str]], data: st.DataObject) -> None:
+    settled = data.draw(
+        st.dictionaries(st.sampled_from(sorted(graph)), st.sampled_from([State.UNCHANGED, State.CACHED]))
+    )
+    states, workers = run(FakePipeline(graph, settled))
+    assert {stage for stage, _ in workers.submitted} == graph.keys() - settled.keys()
+    assert set(states.values()) <= FINISHED
+
+
+def test_a_lost_worker_costs_another_run_the_last_one_here() -> None:
+    graph = {"a": frozenset[str](), "b": frozenset({"a"})}
+    states, workers = run(FakePipeline(graph), ends={"a": [End.LOST] * (ATTEMPTS - 1) + [End.DONE]})
+    assert states == {"a": State.DONE, "b": State.DONE}
+    assert workers.submitted == [("a", False)] * (ATTEMPTS - 1) + [("a", True), ("b", False)]
+
+
+def test_a_worker_lost_again_and_again_is_a_failure() -> None:
+    states, workers = run(FakePipeline({"a": frozenset()}), ends={"a": [End.LOST] * 9})
+    assert states == {"a": State.FAILED}
+    assert len(workers.submitted) == ATTEMPTS
+
+
+def test_results_that_do_not_arrive_are_made_again() -> None:
+    states, workers = run(FakePipeline({"a": frozenset()}, lost_results={"a": 1}))
+    assert states == {"a": State.DONE}
+    assert len(workers.submitted) == 2
+
+
+@pytest.mark.parametrize("end", [End.DONE, End.UNFIT])
+def test_what_workers_cannot_run_is_run_here(end: End) -> None:
+    here = frozenset({"a"}) if end is End.DONE else frozenset[str]()
+    _, workers = run(FakePipeline({"a": frozenset()}, here=here), ends={"a": [end, End.DONE]})
+    assert workers.submitted[-1] == ("a", True)
