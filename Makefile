@@ -95,7 +95,7 @@ pull: $(VENV)/.base  ## bring them here, so that `dvc repro` has nothing left to
 	@python -m stages.sharing pull
 
 BUNDLE := build/android/$(RUNTIME)$(if $(ABI),-$(ABI))
-$(BUNDLE)/bundle.json: $(wildcard android/build android/runner/CMakeLists.txt android/runner/src/*) | $(VENV)/.base
+$(BUNDLE)/bundle.json: $(wildcard constraints.txt android/build android/fetch-onnxruntime android/runner/CMakeLists.txt android/runner/src/* android/runner/toolchains/*) | $(VENV)/.base
 	ABI=$(ABI) android/build $(RUNTIME) $(BUNDLE)
 
 android-bench: $(VENV)/.base $(BUNDLE)/bundle.json  ## measure on a phone (SERIAL=…, RUNTIME=linux-glibc, ABI=x86_64, OPTIONS=--quick)

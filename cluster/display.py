@@ -56,7 +56,7 @@ class Display:
     def _tell(self, stage: str, progress: Progress) -> None:
         state, text = progress.state, progress.state.value
         if state is State.RUNNING and progress.attempts > 1:
-            text = f"again, since {progress.message.splitlines()[-1]}"
+            text = f"again, since {(progress.message.splitlines() or ['it was lost'])[-1]}"
         elif state is State.RUNNING and self._live:
             return  # the table says so
         elif progress.seconds is not None:

@@ -55,6 +55,9 @@ def test_the_only_the_named_or_the_environment_s_device(adb: Path, monkeypatch: 
     assert choose(None).label == "pixel"
     devices(adb, "pixel\\tdevice", "nokia\\tdevice", "old\\toffline")
     assert choose("nokia").label == "nokia"
+    monkeypatch.setenv("ANDROID_SERIAL", "")
+    with pytest.raises(UserError, match=r"^3 devices"):
+        choose(None)
     monkeypatch.setenv("ANDROID_SERIAL", "pixel")
     assert choose(None).label == "pixel"
     assert choose("nokia").label == "nokia"
@@ -119,6 +122,9 @@ Features\t: fp asimd asimddp i8mm bf16
         (("ro.kernel.qemu=", "ro.kernel.qemu=1"), "emulator"),
         (("ro.kernel.qemu=", "ro.boot.qemu=1"), "emulator"),
         (("ro.hardware=shiba", "ro.hardware=ranchu"), "emulator"),
+        (("Google\n", "Genymotion\n"), "emulator"),
+        (("Pixel 8", "WayDroid x86_64 Device"), "emulator"),
+        (("=google/shiba", "=generic/vbox86p"), "emulator"),
         (("ro.build.fingerprint", "ro.none"), "loopback"),
     ],
 )
@@ -164,3 +170,8 @@ def test_the_work_folder_is_removed_with_what_earlier_runs_left(tmp_path: Path) 
     with pytest.raises(ValueError, match="broken"), work_folder(ThisMachine(), str(tmp_path)):
         raise ValueError("broken")
     assert list(tmp_path.iterdir()) == [other]
+
+
+def test_an_android_of_a_desktop_s_processor_is_no_phone() -> None:
+    facts = device_facts(Scripted(PIXEL.replace("arm64-v8a,armeabi-v7a,armeabi", "x86_64,arm64-v8a")))
+    assert device_kind(facts, is_this_machine=False) == "emulator"

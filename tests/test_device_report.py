@@ -46,3 +46,15 @@ def test_a_measured_row_names_its_device_and_that_it_was_a_quick_look() -> None:
     text = render({**dict.fromkeys(ONNX_MODELS, UNMEASURED), "distilbert_baseline_int8": MEASURED})
     assert row(text, "INT8")[2:] == ["40.50", "40.00", "44.25", "1580", "88.8", "98.4 %"]
     assert "Phone: A Phone <1>, ONNX Runtime 1.32.0 (android-aar), 1 thread, 1 x 64 tokens, a quick look." in text
+
+
+def test_rows_of_different_devices_name_their_own() -> None:
+    rows: dict[str, Any] = dict.fromkeys(ONNX_MODELS, MEASURED)
+    rows["distilbert_pruned"] = MEASURED | {"device_kind": "emulator", "device": "Google sdk"}
+    text = render(rows)
+    assert row(
+        text, "pruned. Emulator: Google sdk, ONNX Runtime 1.32.0 (android-aar), 1 thread, 1 x 64 tokens, a quick look"
+    )
+    assert row(
+        text, "fp32. Phone: A Phone <1>, ONNX Runtime 1.32.0 (android-aar), 1 thread, 1 x 64 tokens, a quick look"
+    )

@@ -33,7 +33,7 @@ def choose(serial: str | None) -> "AdbDevice":
     """
     adb = find_adb()
     states = _attached(adb)
-    wanted = serial or os.environ.get("ANDROID_SERIAL")
+    wanted = serial or os.environ.get("ANDROID_SERIAL") or None  # an empty one counts for none
     if not states:
         raise UserError(
             "no device: plug in a phone with USB debugging on, or start an emulator; `adb devices` lists them"

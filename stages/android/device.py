@@ -100,12 +100,24 @@ def work_folder(device: Device, base: str) -> Iterator[str]:
         yield folder
     except BaseException as error:
         try:
-            _remove(device, shlex.quote(folder))
+            with _undisturbed():
+                _remove(device, shlex.quote(folder))
         except UserError as unreachable:
             what = str(error) if isinstance(error, UserError) else f"interrupted ({type(error).__name__})"
             raise UserError(f"{what}; {folder} stayed on the device, the next run there removes it") from unreachable
         raise
-    _remove(device, shlex.quote(folder))
+    with _undisturbed():
+        _remove(device, shlex.quote(folder))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let a further ctrl-C wait until the device is clean."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _remove(device: Device, pattern: str) -> None:

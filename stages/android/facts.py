@@ -38,7 +38,20 @@ done
 :
 """
 BATTERY = ("AC powered", "USB powered", "level", "status", "temperature")
-EMULATORS = ("goldfish", "ranchu", "cutf_cvm")
+# Words in the properties of the SDK's emulator, Cuttlefish, Genymotion, VirtualBox, BlueStacks, Waydroid and WSA.
+EMULATORS = (
+    "goldfish",
+    "ranchu",
+    "cutf",
+    "sdk_gphone",
+    "generic/",
+    "genymotion",
+    "vbox",
+    "bluestacks",
+    "waydroid",
+    "subsystem for android",
+)
+TOLD_BY = ("ro.build.fingerprint", "ro.hardware", "ro.product.manufacturer", "ro.product.model", "ro.board.platform")
 ARCHITECTURES = {"aarch64": "arm64-v8a"}  # what the kernel calls it -> what Android does
 
 
@@ -78,8 +91,9 @@ def device_state(device: Device) -> DeviceState:
 def device_kind(facts: DeviceFacts, is_this_machine: bool) -> DeviceKind:
     """Tell a phone from what must never be published as one.
 
-    Android names its build in `ro.build.fingerprint`; an emulator says so by `ro.kernel.qemu` (or `ro.boot.qemu`) or
-    its hardware. What answers adb without being Android is a loopback.
+    Android names its build in `ro.build.fingerprint`; an emulator says so by `ro.kernel.qemu` (or `ro.boot.qemu`), by
+    what it calls itself, or by a processor that phones do not have. What answers adb without being Android is a
+    loopback.
     """
     if is_this_machine:
         return "host"
@@ -87,7 +101,9 @@ def device_kind(facts: DeviceFacts, is_this_machine: bool) -> DeviceKind:
     if not known.get("ro.build.fingerprint"):
         return "loopback"
     emulated = "1" in (known.get("ro.kernel.qemu"), known.get("ro.boot.qemu"))
-    return "emulator" if emulated or known.get("ro.hardware", "") in EMULATORS else "phone"
+    told = " ".join(known.get(name, "") for name in TOLD_BY).lower()
+    named = any(word in told for word in EMULATORS)
+    return "emulator" if emulated or named or facts.abis[0].startswith("x86") else "phone"
 
 
 def device_name(facts: DeviceFacts, fallback: str) -> str:

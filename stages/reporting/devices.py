@@ -30,9 +30,9 @@ def render(rows: Mapping[str, Mapping[str, Any]], folder: Path = FOLDER) -> str:
     """Write the section of tables.md; published rows are marked as such and stand below ours."""
     measured = [row for row in rows.values() if row["status"] == MEASURED]
     header = ["Model", "MiB", "average ms", "p50 ms", "p90 ms", "tokens/s", "peak MiB", "agreement"]
-    body = [_row(TITLES[name], row) for name, row in rows.items()]
-    body += _published(load_published("reproduction", folder)["android"])
     devices = sorted({_device(row) for row in measured})
+    body = [_row(TITLES[name], row, len(devices) > 1) for name, row in rows.items()]
+    body += _published(load_published("reproduction", folder)["android"])
     note = f"{'; '.join(devices)}. {AGREEMENT}" if devices else HOW
     return f"### On Android\n\n{note}\n\n{markdown_table(header, body)}"
 
@@ -46,7 +46,8 @@ def _device(row: Mapping[str, Any]) -> str:
     )
 
 
-def _row(title: str, row: Mapping[str, Any]) -> list[str]:
+def _row(title: str, row: Mapping[str, Any], mixed: bool) -> list[str]:
+    """Lay out a row; where not all rows are of one device and setting, it names its own."""
     if row["status"] != MEASURED:
         return [title, number(row["size_mb"], 2), "not measured", *[DASH] * 5]
     figures = [number(row[key], 2) for key in ("size_mb", "avg_ms", "p50_ms", "p90_ms")]
@@ -55,7 +56,7 @@ def _row(title: str, row: Mapping[str, Any]) -> list[str]:
         number(row["peak_memory_mb"], 1),
         f"{100 * row['top1_agreement']:.1f} %",
     ]
-    return [title, *figures, *rest]
+    return [f"{title}. {_device(row)}" if mixed else title, *figures, *rest]
 
 
 def _published(models: Mapping[str, Mapping[str, float]]) -> Sequence[list[str]]:
