@@ -14,6 +14,11 @@ def main() -> None:
     """Train the student and write it with its held-out losses and curve."""
     params = load_params()
 
+    from stages import processes
+
+    if processes.spread("stages.distill", "distill", params):
+        return
+
     from stages.artifacts import write_json
     from stages.cards.card import shown_parameters
     from stages.cards.checkpoints import student_card
@@ -25,9 +30,13 @@ def main() -> None:
 
     configure(params.hardware)
     text = sources_of_data(CORPUS)
-    inputs = load_inputs(TEACHER, CORPUS, params.distill.block_length)
+    state = processes.state()
+    with state.main_process_first():  # which packs the corpus
+        inputs = load_inputs(TEACHER, CORPUS, params.distill.block_length)
     checkpoints = Checkpoints("distill", settings_key(params), inputs.train.key, inputs.dev.key, TEACHER)
-    result = distil(inputs, params, checkpoints, Curve(Path("plots/distill")))
+    result = distil(inputs, params, checkpoints, [Curve(Path("plots/distill"))] if state.is_main_process else [])
+    if not state.is_main_process:
+        return
     shown = shown_parameters(params, "distill", "epochs", "batch_size", "seed")
     card = student_card(STUDENT, shown, TEACHER, text, result.metrics)
     save_student(result.student, inputs.tokenizer, STUDENT, card)

@@ -16,9 +16,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises UserError for wrong arguments, parameters, data or checkpoints.
     """
     cell = parse("glue", argv)
-    from stages.finetuning.classification import evaluate  # heavy: after the arguments are known to be right
+    from stages import processes  # heavy, as the next: after the arguments are known to be right
+    from stages.finetuning.classification import evaluate
 
-    evaluate(cell, Path("data/glue", cell.task))
+    if not processes.spread("stages.glue_eval", "glue-eval", cell.params):
+        evaluate(cell, Path("data/glue", cell.task))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises UserError for wrong arguments, parameters, data or checkpoints.
     """
     cell = parse("squad", argv)
-    from stages.finetuning.answering import evaluate  # heavy: after the arguments are known to be right
+    from stages import processes  # heavy, as the next: after the arguments are known to be right
+    from stages.finetuning.answering import evaluate
 
-    evaluate(cell, Path("data/squad"))
+    if not processes.spread("stages.squad_eval", "squad-eval", cell.params):
+        evaluate(cell, Path("data/squad"))
 
 
 if __name__ == "__main__":

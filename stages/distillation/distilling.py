@@ -13,7 +13,7 @@ from stages.artifacts import atomic_path
 from stages.cards.card import Card
 from stages.distillation.checkpoints import Checkpoints
 from stages.distillation.corpus import Blocks, load_blocks
-from stages.distillation.display import Curve, ProgressBar
+from stages.distillation.display import ProgressBar
 from stages.distillation.masking import Draws, Masking, held_out_batches
 from stages.distillation.models import BertStates, DistilBertStates, FrozenTeacher
 from stages.distillation.objectives import TripleLoss
@@ -74,14 +74,14 @@ class Training:
         return self.trainer.held_out()[-1]
 
 
-def distil(inputs: Inputs, params: Params, checkpoints: Checkpoints, curve: Curve) -> Result:
+def distil(inputs: Inputs, params: Params, checkpoints: Checkpoints, callbacks: list[TrainerCallback]) -> Result:
     """Train a student by `distill`, `epochs`, `batch_size` and `seed`, from the latest of `checkpoints`."""
     settings = params.distill
     plain = build_student(inputs.teacher, settings.teacher_layers, settings.student_init, params.seed)
     plain.config._attn_implementation = attention_implementation()
     student = DistilBertStates(plain.config)
     student.load_state_dict(plain.state_dict())
-    training = train_student(student, inputs, params, "distill", checkpoints, [curve])
+    training = train_student(student, inputs, params, "distill", checkpoints, callbacks)
     return Result(plain_student(student), _metrics(inputs, params, training), training.seconds)
 
 

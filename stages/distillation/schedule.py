@@ -67,6 +67,7 @@ class Schedule:
             eval_strategy="no",
             save_strategy="no",
             save_total_limit=2,
+            ddp_find_unused_parameters=False,  # none is, but the vocabulary's are used outside the wrapped model
             report_to="none",
             disable_tqdm=True,
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages import runtime
+from stages import processes, runtime
 from stages.finetuning.cells import Cell, read_origin, read_rows, timings, write_results
 from stages.finetuning.features import Row
 from stages.finetuning.metrics import Squad, squad_scores
@@ -26,6 +26,8 @@ def evaluate(cell: Cell, data: Path) -> None:
     runtime.configure(cell.params.hardware)
     bf16 = runtime.use_bf16(cell.params.hardware)
     model, tokenizer, training = fit(cell.checkpoint, train, recipe, settings.doc_stride, cell.seed, bf16, cell.name)
+    if not processes.is_first():
+        return
 
     start = time.perf_counter()
     windows = make_windows(dev, tokenizer, model, recipe.max_length, settings.doc_stride, labelled=False)

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from stages import runtime
+from stages import processes, runtime
 from stages.finetuning.cells import Cell, read_origin, read_rows, timings, write_results
 from stages.finetuning.features import Row, encode
 from stages.finetuning.metrics import majority, score
@@ -31,6 +31,8 @@ def evaluate(cell: Cell, data: Path) -> None:
     runtime.configure(cell.params.hardware)
     bf16 = runtime.use_bf16(cell.params.hardware)
     model, tokenizer, training = fit(cell.checkpoint, task, train, recipe, cell.seed, bf16, cell.name)
+    if not processes.is_first():
+        return
 
     start = time.perf_counter()
     logits = {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler
 from tqdm import tqdm
 from transformers import (
     DataCollatorWithPadding,
@@ -157,13 +157,49 @@ class LengthGrouped(Sampler[int]):
 
 
 class _Trainer(Trainer):
-    """`Trainer` with length-grouped batches of its own."""
+    """`Trainer` with length-grouped batches of its own, which several processes share row by row."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         rows: Any = self.train_dataset
         return LengthGrouped(
             [len(row["input_ids"]) for row in rows], self.args.per_device_train_batch_size, self.args.seed
         )
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return the batches; of each, where there are several processes, this one's rows."""
+        if self.accelerator.num_processes == 1:
+            return super().get_train_dataloader()
+        rows: Any = self.train_dataset
+        batches = BatchSampler(self._get_train_sampler(), self.args.per_device_train_batch_size, drop_last=False)
+        share = _Share(batches, self.accelerator.process_index, self.accelerator.num_processes)
+        collate: Any = self.data_collator
+        # A last batch may be too small for all: a process without a row computes one, which then counts for nothing.
+        return DataLoader(
+            rows, batch_sampler=share, collate_fn=lambda mine: {**collate(mine or [rows[0]]), "rows": len(mine)}
+        )
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the loss, which gradients' mean over the processes makes the mean over the whole batch's rows."""
+        if self.accelerator.num_processes == 1:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        rows = torch.tensor(float(inputs.pop("rows")), device=self.args.device)
+        return model(**inputs).loss * rows / self.accelerator.reduce(rows, "mean")
+
+
+class _Share(Sampler[list[int]]):
+    """A process's rows of every batch: each `processes`-th."""
+
+    def __init__(self, batches: BatchSampler, index: int, processes: int) -> None:
+        self.batches, self.index, self.processes = batches, index, processes
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            yield batch[self.index :: self.processes]
 
 
 class _Progress(TrainerCallback):
