@@ -7,7 +7,6 @@ the process that started it. When that one is gone, or closes them, the agent en
 import json
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,14 @@ from pathlib import Path
 from typing import Any
 
 TAIL = 4000  # characters of a log that go with an error
-GRACE_SECONDS = 5.0  # between asking a stage to end and killing it
+# Asks the process group $1 to end, as ctrl-C does, kills it after 5 seconds, and removes the folder $2.
+GUARD = """
+read -r _
+kill -s INT -- "-$1" 2>/dev/null
+for _ in $(seq 50); do kill -s 0 -- "-$1" 2>/dev/null || break; sleep 0.1; done
+kill -s KILL -- "-$1" 2>/dev/null
+[ -z "$2" ] || rm -rf -- "$2"
+"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Agent:
 
     def __init__(self, workspace: Path, owned: bool) -> None:
         """Start it in a workspace; `owned`: the workspace is removed when the agent ends."""
+        self.workspace = workspace
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cluster.agent", *(["--owned"] if owned else [])],
             cwd=workspace,
@@ -65,7 +72,13 @@ class Agent:
         process = self._process
         assert process.stdin
         assert process.stdout
-        timer = threading.Timer(seconds, self.end) if seconds else None
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            self.end()
+
+        timer = threading.Timer(seconds, expire) if seconds else None
         if timer:
             timer.start()
         try:
@@ -79,7 +92,8 @@ class Agent:
                 timer.cancel()
         if answer:
             return Result(**json.loads(answer))
-        if timer and timer.finished.is_set() and seconds:
+        self.end()  # and with it what is left of the stage
+        if seconds and expired.is_set():
             return Result("failed", f"it ran past its limit of {seconds / 60:g} minutes")
         return Result("lost", "the process that ran it was killed")
 
@@ -89,11 +103,11 @@ class Agent:
         with suppress(BrokenPipeError):
             assert process.stdin
             process.stdin.close()
-        try:
-            process.wait(2 * GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
+        with suppress(ProcessLookupError, PermissionError):
+            while True:  # until the guard has ended what it started
+                os.killpg(process.pid, 0)
+                time.sleep(0.05)
 
     @property
     def alive(self) -> bool:
@@ -103,10 +117,10 @@ class Agent:
 
 def main() -> None:
     """Answer jobs until the pipe is closed."""
-    owned = Path.cwd() if "--owned" in sys.argv else None
+    _guard(os.getcwd() if "--owned" in sys.argv else "")
     jobs: queue.Queue[str] = queue.Queue()
     answers = os.fdopen(os.dup(1), "w")
-    threading.Thread(target=_listen, args=(os.dup(0), jobs, owned), daemon=True).start()
+    threading.Thread(target=_listen, args=(os.dup(0), jobs), daemon=True).start()
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
@@ -117,39 +131,19 @@ def main() -> None:
         answers.flush()
 
 
-def _listen(pipe: int, jobs: "queue.Queue[str]", owned: Path | None) -> None:
+def _guard(workspace: str) -> None:
+    """Have a shell wait for the end of this process, however it comes, and then end and remove what is left of it."""
+    watched, _held_open = os.pipe()  # the other end closes with this process
+    command = ["sh", "-c", GUARD, "guard", str(os.getpgrp()), workspace]
+    subprocess.Popen(command, stdin=watched, cwd="/", start_new_session=True)
+    os.close(watched)
+
+
+def _listen(pipe: int, jobs: "queue.Queue[str]") -> None:
     with os.fdopen(pipe) as lines:
         for line in lines:
             jobs.put(line)
-    _end_group(owned)
-
-
-def _end_group(owned: Path | None) -> None:
-    """End whatever this session still runs, this process last."""
-    group = os.getpgrp()
-    for sent in (signal.SIGINT, signal.SIGKILL):
-        for pid in _others(group):
-            with suppress(ProcessLookupError):
-                os.kill(pid, sent)
-        give_up = time.monotonic() + GRACE_SECONDS
-        while _others(group) and time.monotonic() < give_up:
-            time.sleep(0.05)
-    if owned:
-        shutil.rmtree(owned, ignore_errors=True)
-    os._exit(0)
-
-
-def _others(group: int) -> list[int]:
-    import psutil
-
-    return [pid for pid in psutil.pids() if pid != os.getpid() and _group(pid) == group]
-
-
-def _group(pid: int) -> int | None:
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return None
+    os._exit(0)  # the guard does the rest
 
 
 def perform(job: Job) -> Result:

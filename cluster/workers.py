@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -91,6 +92,7 @@ class RayWorkers:
         how = {"address": self._address} if self._address else {"num_cpus": self._cpus, "include_dashboard": False}
         ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **how)
         untyped.cloudpickle.register_pickle_by_value(workspace)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would leave its processes behind
         self._ray = ray
         self._task = ray.remote(max_retries=0)(workspace.run)
         self._archive = ray.put(workspace.pack(Path(self._head.root)))

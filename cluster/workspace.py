@@ -56,8 +56,12 @@ def run(job: dict[str, Any], head: Head, archive: bytes, seconds: float | None) 
         message = f"{where} sees neither this machine's folders nor a remote; `make remote URL=...` names one"
         return {"end": "failed", "message": message}, b""
     own = Path(tempfile.gettempdir()) / f"distilbert-dvc-{os.getuid()}"
-    folder = (Path(head.folder) if visible else own / head.session) / str(os.getpid())
-    _unpack(archive, folder, Path(head.root, ".cache") if visible else None)
+    if not _started or not _started[-1].alive:
+        folder = (Path(head.folder) if visible else own / head.session) / f"{os.getpid()}-{len(_started)}"
+        _unpack(archive, folder, Path(head.root, ".cache") if visible else None)
+        _started.append(_agent(folder))
+    agent = _started[-1]
+    folder = agent.workspace
     config: dict[str, Any] = {
         "core": {"no_scm": True, "analytics": False, "site_cache_dir": str(folder / ".dvc/tmp/site")},
         "cache": {"dir": head.cache if visible else str(own / "cache")},
@@ -66,14 +70,12 @@ def run(job: dict[str, Any], head: Head, archive: bytes, seconds: float | None) 
         config["remote"] = {head.remote: {"url": head.remote_url}}
     log = Path(job["log"] if visible else folder / ".dvc/tmp/stage.log")
     filled = {**job, "workspace": str(folder), "log": str(log), "config": config, "remote": not visible}
-    result = _agent(folder).run(filled, seconds)
+    result = agent.run(filled, seconds)
     return asdict(result), b"" if visible or not log.is_file() else log.read_bytes()
 
 
 def _unpack(archive: bytes, folder: Path, cache: Path | None) -> None:
-    """Make the workspace, unless it is there; with the head's folder of what an interrupted training resumes from."""
-    if folder.exists():
-        return
+    """Make the workspace, with the head's folder of what an interrupted training resumes from."""
     partial = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -87,16 +89,13 @@ def _unpack(archive: bytes, folder: Path, cache: Path | None) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-_agents: dict[Path, Any] = {}
+_started: list[Any] = []  # this process's agents, of which the last one outlives a stage
 
 
 def _agent(folder: Path) -> Any:
-    """Return this process's agent, which outlives a stage."""
     sys.path.insert(0, str(folder))
     try:
         from cluster.agent import Agent
     finally:
         sys.path.remove(str(folder))
-    if folder not in _agents or not _agents[folder].alive:
-        _agents[folder] = Agent(folder, owned=True)
-    return _agents[folder]
+    return Agent(folder, owned=True)
