@@ -92,7 +92,15 @@ def describe(repo: Repo) -> Head:
     workspaces = root / FOLDER / session
     workspaces.mkdir(parents=True)
     (workspaces / session).touch()
-    return Head(session, str(workspaces), str(root), repo.cache.legacy.path, name, None if "://" in url else url)
+    return Head(
+        session,
+        str(workspaces),
+        str(root),
+        repo.cache.legacy.path,
+        name,
+        None if "://" in url else url,
+        os.environ.get("OMP_NUM_THREADS"),
+    )
 
 
 @contextmanager

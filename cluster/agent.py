@@ -40,6 +40,7 @@ class Job:
     inputs: tuple[str, ...] = ()  # outputs of other stages
     expected: dict[str, str] = field(default_factory=dict)  # digests of what it reads, which must be the same here
     config: dict[str, Any] = field(default_factory=dict)  # of DVC, over the workspace's own
+    environment: dict[str, str | None] = field(default_factory=dict)  # of the stage; None: not set
     remote: bool = False  # whether inputs come from and results go to the default remote
 
 
@@ -163,6 +164,11 @@ def _perform(job: Job) -> Result:
 
     from cluster import runs
 
+    for name, value in job.environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
     if job.lock:
         Path("dvc.lock").write_text(job.lock, encoding="utf-8")
     with Repo(job.workspace, config=job.config, _wait_for_lock=True) as repo:

@@ -10,7 +10,7 @@ from dvc.repo import Repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 
 from cluster import runs
-from cluster.scheduler import State
+from cluster.scheduler import CannotRun, State
 
 
 class NotCached(Exception):  # noqa: N818 - not an error, but DVC's answer
@@ -48,6 +48,12 @@ class DvcPipeline:
 
     def settle(self, stage: str) -> State | None:
         """Bring the stage up to date if that takes no execution; None if it takes one."""
+        try:
+            return self._settle(stage)
+        except DvcException as error:
+            raise CannotRun(" ".join(str(error).split())) from error
+
+    def _settle(self, stage: str) -> State | None:
         found = self._stages[stage]
         with self._repo.lock:
             if not found.changed():

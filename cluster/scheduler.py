@@ -9,6 +9,10 @@ from typing import Protocol
 ATTEMPTS = 3  # of a stage whose worker was lost, the last one on this machine's own workspace
 
 
+class CannotRun(Exception):  # noqa: N818 - of one stage, not of the run
+    """DVC refuses a stage before it is run, as where a file that it reads is missing; the message says why."""
+
+
 class State(Enum):
     """Where a stage stands, in the words of the display."""
 
@@ -48,7 +52,10 @@ class Pipeline(Protocol):
     upstream: Mapping[str, frozenset[str]]  # stage -> the stages that it needs, in an order in which they can run
 
     def settle(self, stage: str) -> State | None:
-        """Return UNCHANGED or CACHED if the stage need not run, None if it must; what it needs is there."""
+        """Return UNCHANGED or CACHED if the stage need not run, None if it must; what it needs is there.
+
+        Raises CannotRun if it cannot run anywhere.
+        """
 
     def take(self, stages: Sequence[str]) -> Mapping[str, str]:
         """Take what was run elsewhere into the workspace; a message for each stage whose results are not there."""
@@ -134,7 +141,12 @@ def schedule(
     while True:
         while ready := board.ready():
             for stage in ready:
-                if settled := pipeline.settle(stage):
+                try:
+                    settled = pipeline.settle(stage)
+                except CannotRun as error:
+                    board.end(stage, State.FAILED, clock(), str(error))
+                    continue
+                if settled:
                     board.end(stage, settled, clock())
                 else:
                     _submit(stage, pipeline.stays_here(stage), board, workers, clock())

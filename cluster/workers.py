@@ -43,7 +43,7 @@ class RayWorkers:
     def submit(self, stage: str, here: bool) -> None:
         """Hand a stage on."""
         if here:
-            self._here[self._pool.submit(self._run_here, self._job(stage))] = stage
+            self._here[self._pool.submit(self._run_here, self._job(stage), self._seconds(stage))] = stage
             return
         if self._ray is None:
             self._start()
@@ -54,8 +54,8 @@ class RayWorkers:
             num_cpus=cpus if needs.exclusive else min(needs.cpus or 1, cpus),
             num_gpus=min(needs.gpus, gpus),
         )
-        seconds = needs.minutes and needs.minutes * 60
-        self._running[task.remote(asdict(self._job(stage)), self._head, self._archive, seconds)] = stage
+        job = asdict(self._job(stage))
+        self._running[task.remote(job, self._head, self._archive, self._seconds(stage))] = stage
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Return what has ended, after at most so many seconds."""
@@ -111,11 +111,15 @@ class RayWorkers:
             path.write_bytes(log)
         return Outcome(stage, End(result["end"]), result["message"])
 
-    def _run_here(self, job: Job) -> Outcome:
+    def _seconds(self, stage: str) -> float | None:
+        minutes = self._resources(stage).minutes
+        return minutes and minutes * 60
+
+    def _run_here(self, job: Job, seconds: float | None) -> Outcome:
         if self._agent is None or not self._agent.alive:
             self._agent = Agent(Path(self._head.root), owned=False)
         local = asdict(job) | {"workspace": self._head.root, "lock": None, "inputs": (), "expected": {}}
-        result = self._agent.run(local)
+        result = self._agent.run(local, seconds)
         return Outcome(job.stage, End(result.end), result.message)
 
     def _here_ended(self, future: Future[Outcome]) -> Outcome:

@@ -26,6 +26,7 @@ class Head:
     cache: str  # its DVC cache
     remote: str | None  # name of the default remote, if there is one
     remote_url: str | None  # where that is a folder: an absolute path
+    omp_threads: str | None  # OMP_NUM_THREADS there
 
     @property
     def is_visible(self) -> bool:
@@ -69,7 +70,16 @@ def run(job: dict[str, Any], head: Head, archive: bytes, seconds: float | None) 
     if head.remote and head.remote_url:
         config["remote"] = {head.remote: {"url": head.remote_url}}
     log = Path(job["log"] if visible else folder / ".dvc/tmp/stage.log")
-    filled = {**job, "workspace": str(folder), "log": str(log), "config": config, "remote": not visible}
+    # Ray says by variables which GPUs a task has, and sets one by which libraries choose their number of threads.
+    environment = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES"), "OMP_NUM_THREADS": head.omp_threads}
+    filled = {
+        **job,
+        "workspace": str(folder),
+        "log": str(log),
+        "config": config,
+        "environment": environment,
+        "remote": not visible,
+    }
     result = agent.run(filled, seconds)
     return asdict(result), b"" if visible or not log.is_file() else log.read_bytes()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.scheduler import ATTEMPTS, FINISHED, End, Outcome, State, schedule
+from cluster.scheduler import ATTEMPTS, FINISHED, CannotRun, End, Outcome, State, schedule
 
 
 @dataclass
@@ -149,6 +149,17 @@ def test_results_that_do_not_arrive_are_made_again() -> None:
     states, workers = run(FakePipeline({"a": frozenset()}, lost_results={"a": 1}))
     assert states == {"a": State.DONE}
     assert len(workers.submitted) == 2
+
+
+def test_a_stage_that_dvc_refuses_is_a_failure_like_others() -> None:
+    class Refusing(FakePipeline):
+        def settle(self, stage: str) -> State | None:
+            if stage == "a":
+                raise CannotRun("no such file")
+            return super().settle(stage)
+
+    states, _ = run(Refusing({"a": frozenset(), "b": frozenset({"a"}), "c": frozenset()}))
+    assert states == {"a": State.FAILED, "b": State.SKIPPED, "c": State.DONE}
 
 
 @pytest.mark.parametrize("end", [End.DONE, End.UNFIT])
