@@ -91,18 +91,24 @@ class Board:
 
     upstream: Mapping[str, frozenset[str]]
     stages: dict[str, Progress] = field(init=False)
+    _below: dict[str, int] = field(init=False)  # how many stages stand one below the other, from each on
 
     def __post_init__(self) -> None:
         self.stages = {stage: Progress() for stage in self.upstream}
+        self._below = dict.fromkeys(self.upstream, 1)
+        for stage in reversed(list(self.upstream)):
+            for needed in self.upstream[stage]:
+                self._below[needed] = max(self._below[needed], self._below[stage] + 1)
 
     def ready(self) -> list[str]:
-        """List the stages that wait for nothing any more."""
-        return [
+        """List the stages that wait for nothing any more, first those with the longest way to go below them."""
+        found = [
             stage
             for stage, progress in self.stages.items()
             if progress.state is State.WAITING
             and all(self.stages[needed].state in FINISHED for needed in self.upstream[stage])
         ]
+        return sorted(found, key=lambda stage: -self._below[stage])
 
     def start(self, stage: str, now: float) -> None:
         """Note that the stage runs."""

@@ -151,6 +151,12 @@ def test_results_that_do_not_arrive_are_made_again() -> None:
     assert len(workers.submitted) == 2
 
 
+def test_what_most_stages_wait_for_goes_first() -> None:
+    chain = {"cell": frozenset[str](), "a": frozenset[str](), "b": frozenset({"a"}), "c": frozenset({"b", "cell"})}
+    _, workers = run(FakePipeline(chain), slots=1)
+    assert [stage for stage, _ in workers.submitted] == ["a", "cell", "b", "c"]
+
+
 def test_a_stage_that_dvc_refuses_is_a_failure_like_others() -> None:
     class Refusing(FakePipeline):
         def settle(self, stage: str) -> State | None:

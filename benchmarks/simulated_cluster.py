@@ -1,0 +1,108 @@
+"""How close `make repro JOBS=n` comes to the bound, on the grid of the `paper` profile with sleeps in place of stages.
+
+    python benchmarks/simulated_cluster.py --jobs 8 --work 2400
+
+Lays out a repository whose stages sleep, in proportion to what they take on one GPU (estimates, in minutes, below),
+runs `python -m cluster` in it and prints its time beside the bound: the longer of the critical path and of all work
+over the workers. `--work` is what all sleeps add up to, in seconds.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS = range(5)
+MODELS = {"bert": 1.0, "distilbert": 0.5}
+TASKS = {
+    "MNLI": 40.0, "QQP": 37.0, "QNLI": 11.0, "SST-2": 7.0, "CoLA": 1.0, "STS-B": 0.7, "MRPC": 0.5, "RTE": 0.4,
+    "WNLI": 0.2, "IMDb": 6.0, "SQuAD": 15.0,
+}  # fmt: skip
+# Distillation is taken on eight GPUs; on one, nothing else would matter.
+OTHERS = {
+    "download": 10.0,
+    "teacher": 1.0,
+    "distill": 45.0,
+    "prune": 1.0,
+    "quantize": 1.0,
+    "onnx-export": 25.0,
+    "report": 0.2,
+}
+NEEDS = {
+    "teacher": ["download"], "distill": ["teacher"], "prune": ["distill"], "quantize": ["prune"],
+    "onnx-export": ["prune"],
+}  # fmt: skip
+
+
+def graph() -> tuple[dict[str, float], dict[str, list[str]]]:
+    """Return the minutes of every stage and the stages that it needs, in an order in which they can run."""
+    minutes, needs = dict(OTHERS), {stage: list(NEEDS.get(stage, [])) for stage in OTHERS}
+    del minutes["report"], needs["report"]
+    for model, share in MODELS.items():
+        for task, length in TASKS.items():
+            for seed in SEEDS:
+                cell = f"{model}-{task}-{seed}"
+                minutes[cell], needs[cell] = share * length, ["teacher" if model == "bert" else "distill", "download"]
+    needs["report"], minutes["report"] = list(minutes), OTHERS["report"]
+    return minutes, needs
+
+
+def bound(seconds: dict[str, float], needs: dict[str, list[str]], jobs: int) -> tuple[float, float]:
+    """Return the critical path and the work of one worker, in seconds."""
+    ends: dict[str, float] = {}
+    for stage in seconds:
+        ends[stage] = seconds[stage] + max((ends[needed] for needed in needs[stage]), default=0.0)
+    return max(ends.values()), sum(seconds.values()) / jobs
+
+
+def lay_out(folder: Path, seconds: dict[str, float], needs: dict[str, list[str]]) -> None:
+    """Write a repository whose stages sleep and write a line."""
+    stages = {
+        stage: {
+            "cmd": f"sleep {length:.2f} && mkdir -p out && echo {stage} > out/{stage}",
+            "deps": ["begin", *(f"out/{needed}" for needed in needs[stage])],
+            "outs": [f"out/{stage}"],
+        }
+        for stage, length in seconds.items()
+    }
+    (folder / "begin").write_text("a stage without inputs has no run cache\n")
+    (folder / ".gitignore").write_text("/out/\n")
+    (folder / "params.yaml").write_text((ROOT / "profiles/tiny.yaml").read_text())
+    with (folder / "dvc.yaml").open("w") as stream:
+        YAML().dump({"stages": stages}, stream)
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["git", "add", "-A"]):
+        subprocess.run(command, cwd=folder, check=True)
+
+
+def main() -> None:
+    """Run the simulation and print a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=8)
+    parser.add_argument("--work", type=float, default=2400.0, help="seconds that all sleeps add up to")
+    options = parser.parse_args()
+    minutes, needs = graph()
+    seconds = {stage: length * options.work / sum(minutes.values()) for stage, length in minutes.items()}
+    path, share = bound(seconds, needs, options.jobs)
+    with tempfile.TemporaryDirectory() as name:
+        lay_out(Path(name), seconds, needs)
+        command = [sys.executable, "-m", "cluster", f"--jobs={options.jobs}"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+        # One thread a stage, so that a job is a slot.
+        params = Path(name, "params.yaml")
+        params.write_text(params.read_text().replace("threads: 2", "threads: 1"))
+        start = time.monotonic()
+        subprocess.run(command, cwd=name, env=environment, check=True, stdout=subprocess.DEVNULL)
+        took = time.monotonic() - start
+    least = max(path, share)
+    print(f"{len(seconds)} stages, {options.jobs} at once: {took:.0f} s; critical path {path:.0f} s, work over workers")
+    print(f"{share:.0f} s; {took / least:.3f} of the bound")
+
+
+if __name__ == "__main__":
+    main()
