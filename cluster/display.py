@@ -69,7 +69,7 @@ class Display:
         finished = sum(counts[state] for state in FINISHED)
         table = Table(box=None, pad_edge=False, title_justify="left", title_style="bold", caption_justify="left")
         table.title = f"{finished} of {len(board.stages)} stages, {_clock(time.monotonic() - self._started)}"
-        table.add_column("running", min_width=30)
+        table.add_column("running", min_width=56)
         table.add_column("for", justify="right")
         now = time.monotonic()
         for stage in board.named(State.RUNNING):
