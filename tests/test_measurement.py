@@ -263,8 +263,9 @@ def test_a_measured_process_does_not_outlive_the_one_that_asked(
 ) -> None:
     specification = json.dumps({"do": "wait", "pid": str(tmp_path / "pid")})
     code = f"""
-import json
+import json, signal
 from stages.measurement import memory, processes
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job begins without
 processes.measure(json.loads({specification!r}), "baseline", module="worker_for_tests")
 """
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as parent:
