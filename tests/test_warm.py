@@ -50,6 +50,7 @@ def start(folder: Path, *arguments: str, warm: str = "1") -> "subprocess.Popen[s
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a background job begins without
     )
 
 
