@@ -58,11 +58,12 @@ repro: $(VENV)/$(if $(PARALLEL),.cluster,.base)  ## run the pipeline (TARGETS="â
 	$(if $(PARALLEL),@python -m cluster $(if $(JOBS),--jobs $(JOBS)) $(if $(ADDRESS),--address $(ADDRESS)),dvc repro) $(TARGETS)
 	@$(if $(TARGETS),,python -m stages.report --show)
 
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 test: $(VENV)/.tests  ## the tests (minutes)
-	python -m pytest -m "not long"
+	python -m pytest $(SIDE_BY_SIDE) -m "not long"
 
 test-long: $(VENV)/.tests  ## the tests that take longer
-	python -m pytest -m long
+	python -m pytest $(SIDE_BY_SIDE) -m long
 
 lint: $(VENV)/.lint  ## ruff and mypy
 	ruff check .

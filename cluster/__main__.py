@@ -67,7 +67,7 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int, address: str | 
                 return Job(stage, "", str(log), lock, tuple(pipeline.inputs(stage)), pipeline.expected(stage))
 
             def resources(stage: str) -> StageResources:
-                found: StageResources = params.resources.get(stage.partition("@")[0], StageResources())  # type: ignore[call-overload]
+                found = params.resources_of(stage)
                 return found.model_copy(update={"cpus": found.cpus or params.hardware.threads})
 
             cpus = (jobs or max(1, (os.cpu_count() or 1) // params.hardware.threads)) * params.hardware.threads

@@ -6,18 +6,7 @@
 from typing import Any
 
 from dvc.fs import generic
-from dvc.stage.cache import RunCacheNotFoundError, _can_hash, _get_stage_hash
-
-
-def is_cached(repo: Any, stage: Any) -> bool:
-    """Whether DVC would take the stage's outputs from the cache instead of running it; the stage needs its inputs."""
-    with repo.lock:
-        stage.save_deps()
-        try:
-            repo.stage_cache.restore(stage, dry=True)
-        except RunCacheNotFoundError:
-            return False
-        return True
+from dvc.stage.cache import _can_hash, _get_stage_hash
 
 
 def push(repo: Any, stage: Any) -> None:

@@ -346,6 +346,11 @@ class Params(Section):
         default={}, description="what a stage takes where stages run side by side; no part of any result"
     )
 
+    def resources_of(self, name: str) -> StageResources:
+        """Return what a stage takes; `name` may be a cell's, such as `glue-eval@bert-CoLA-42`."""
+        found = {str(stage): resources for stage, resources in self.resources.items()}
+        return found.get(name.partition("@")[0], StageResources())
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len(set(self.seeds)) != len(self.seeds):

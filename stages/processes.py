@@ -17,7 +17,7 @@ from accelerate import PartialState
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from stages import entry
-from stages.params import Params, Stage, StageResources
+from stages.params import Params, Stage
 
 RANK = "RANK"  # which `torchrun` and this module set, and accelerate reads
 WORDLESS_SECONDS = 15.0
@@ -29,7 +29,7 @@ def spread(module: str, stage: Stage, params: Params) -> bool:
 
     Leaves the program with the status of a process that fails, after the others have been ended.
     """
-    wanted = params.resources.get(stage, StageResources()).processes or max(1, torch.cuda.device_count())
+    wanted = params.resources_of(stage).processes or max(1, torch.cuda.device_count())
     if wanted == 1 or RANK in os.environ:
         return False
     with socket.socket() as free:

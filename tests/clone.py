@@ -90,6 +90,14 @@ class Project:
         overlay(values, changes)
         YAML().dump(values, path)
 
+    def tasks(self, **tasks: dict[str, Any]) -> None:
+        """Put these tasks, with their settings, in place of a section's."""
+        path = self.folder / "params.yaml"
+        values = YAML(typ="safe").load(path)
+        for section, chosen in tasks.items():
+            values[section]["tasks"] = chosen
+        YAML().dump(values, path)
+
     def json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())
 
@@ -118,9 +126,9 @@ def small_project(folder: Path) -> Project:
     made = Project(folder)
     shutil.copy(folder / "profiles/tiny.yaml", folder / "params.yaml")
     made.params(**OVERLAY)
-    values = YAML(typ="safe").load(folder / "params.yaml")
-    values["glue"]["tasks"] = {task: {} for task in TASKS}
-    values["onnx_export"]["tasks"] = {"CoLA": {}, "SQuAD": {"max_length": 96, "doc_stride": 16}}
-    YAML().dump(values, folder / "params.yaml")
+    made.tasks(
+        glue={task: {} for task in TASKS},
+        onnx_export={"CoLA": {}, "SQuAD": {"max_length": 96, "doc_stride": 16}},
+    )
     made.commit()
     return made

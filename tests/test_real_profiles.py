@@ -37,11 +37,15 @@ def test_a_dry_run_passes_every_stage(name: str, tmp_path: Path, mirror: Callabl
         download={"corpus": corpus},
         teacher={"init": "config", "revision": None, "config": BERT_BASE},
     )
+    tasks = TASKS
+    if name == "paper":  # whose other tasks differ from the reproduction's in nothing that matters here
+        tasks = {"CoLA", "MNLI", "STS-B"}
+        project.tasks(glue={task: {} for task in tasks})
     project.commit()
     project.run("dvc", "repro")
     assert project.json("metrics/distill.json")["parameters"] == 66_985_530
     assert project.json("metrics/distill.json")["updates"] == 1
     for model in ("bert", "distilbert"):
-        assert set(project.json(f"metrics/glue/{model}.json")) >= TASKS
+        assert set(project.json(f"metrics/glue/{model}.json")) >= tasks
         assert project.json(f"metrics/speed/{model}.json")["inference_seconds"] > 0
     assert project.run("dvc", "status").strip().endswith("Data and pipelines are up to date.")

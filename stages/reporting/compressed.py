@@ -199,7 +199,9 @@ def _teacher_speed(found: Measurements) -> str:
         rows.append([f"{title(name)}, published: {REPRODUCTION}", *cells])
         if name != TEACHER and name in found.speed:
             difference = slowest / found.speed[name]["inference_seconds"] - ratio
-            rows.append([f"{title(name)} here minus published: {REPRODUCTION}", DASH, DASH, DASH, f"{difference:+.2f}"])
+            rows.append(
+                [f"{title(name)} here minus published: {REPRODUCTION}", DASH, DASH, DASH, f"{difference:+z.2f}"]
+            )
     note = (
         "One pass over the first pairs of STS-B, from text to score with a classification head, one at a time. Times "
         "of different machines do not compare, the speed-up does."

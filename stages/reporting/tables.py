@@ -150,7 +150,7 @@ def _published_rows(
             laid_out.append([row.label + notes.mark(row.label, row.note), DASH, *cells])
             if row.model in ours:
                 difference = row.difference({name: ours[row.model][name] for name in figures})
-                cells = [f"{difference[name]:+.{row.digits}f}" if name in difference else DASH for name in headings]
+                cells = [f"{difference[name]:+z.{row.digits}f}" if name in difference else DASH for name in headings]
                 laid_out.append([f"{title(row.model)} here minus published: {row.source}", DASH, *cells])
     return laid_out
 
