@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import nn
@@ -23,6 +24,7 @@ from transformers import (
     DistilBertConfig,
     DistilBertForSequenceClassification,
     PreTrainedTokenizerFast,
+    PrinterCallback,
     Trainer,
     TrainingArguments,
 )
@@ -74,11 +76,12 @@ def plain(number: int, threads: int, bf16: bool) -> Callable[[], float]:
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
                 folder, num_train_epochs=1, per_device_train_batch_size=BATCH, bf16=bf16, save_strategy="no",
-                report_to="none", disable_tqdm=True, logging_strategy="no",
+                report_to="none", disable_tqdm=True, logging_strategy="no", use_cpu=not torch.cuda.is_available(),
             )  # fmt: skip
             trainer = Trainer(
                 model=model, args=arguments, train_dataset=features, data_collator=DataCollatorWithPadding(tokenizer)
             )
+            trainer.remove_callback(PrinterCallback)
             return float(trainer.train().metrics["train_runtime"])
 
     return train
