@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 TAIL = 4000  # characters of a log that go with an error
-# Asks the process group $1 to end, as ctrl-C does, kills it after 5 seconds, and removes the folder $2.
+# Asks the process group $1 to end, as ctrl-C does, kills it after 5 seconds, and removes the folder $2,
+# with the last of a run its parent too.
 GUARD = """
 read -r _
 kill -s INT -- "-$1" 2>/dev/null
 for _ in $(seq 50); do kill -s 0 -- "-$1" 2>/dev/null || break; sleep 0.1; done
 kill -s KILL -- "-$1" 2>/dev/null
-[ -z "$2" ] || rm -rf -- "$2"
+[ -z "$2" ] || { rm -rf -- "$2"; rmdir -- "${2%/*}" 2>/dev/null; }
 """
 
 
@@ -172,15 +173,17 @@ def _perform(job: Job) -> Result:
     if job.lock:
         Path("dvc.lock").write_text(job.lock, encoding="utf-8")
     with Repo(job.workspace, config=job.config, _wait_for_lock=True) as repo:
-        if job.inputs:
-            bring = repo.pull if job.remote else repo.checkout
-            bring(targets=list(job.inputs), force=True)
+        inputs = list(job.inputs)
+        if inputs and job.remote:
+            runs.patiently(repo, lambda: repo.pull(targets=inputs, force=True))
+        elif inputs:
+            repo.checkout(targets=inputs, force=True)
         if differing := _differing(repo, job):
             return Result("unfit", f"{', '.join(differing)}: neither in git nor in DVC, so that workers lack it")
         repo.reproduce([job.stage], single_item=True)
         if job.remote:
             (stage,) = repo.stage.collect(job.stage)
-            runs.push(repo, stage)
+            runs.patiently(repo, lambda: runs.push(repo, stage))
     return Result("done")
 
 

@@ -68,8 +68,8 @@ class DvcPipeline:
             else:
                 found.dump(update_pipeline=False)
                 return State.CACHED
-        if self._remote:
-            runs.fetch(self._repo, found)
+        if self._remote and not self.stays_here(stage):
+            self._fetch(found)
             if not self.take([stage]):
                 return State.CACHED
         return None
@@ -83,7 +83,7 @@ class DvcPipeline:
             stage = self._stages[name]
             try:
                 if self._remote:
-                    runs.fetch(self._repo, stage)
+                    self._fetch(stage)
                 with self._repo.lock, nothing_executed():
                     stage.run()
                 taken.append(stage)
@@ -95,6 +95,9 @@ class DvcPipeline:
             with self._repo.lock:
                 taken[0].dvcfile.dump_stages(taken, update_pipeline=False)  # the file is read and written once
         return missing
+
+    def _fetch(self, stage: Any) -> None:
+        runs.patiently(self._repo, lambda: runs.fetch(self._repo, stage))
 
     def stays_here(self, stage: str) -> bool:
         """Whether DVC's run cache cannot carry what the stage makes or what it needs."""

@@ -3,10 +3,43 @@
 `dvc push --run-cache` and `dvc pull --run-cache` move all entries there are; here it is the one of a given stage.
 """
 
+import time
+from collections.abc import Callable
 from typing import Any
 
+from dvc.exceptions import DvcException
 from dvc.fs import generic
 from dvc.stage.cache import _can_hash, _get_stage_hash
+
+PATIENCE_SECONDS = 600.0  # with a remote that is away, before a stage's hours of work count as lost
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+def patiently(repo: Any, act: Callable[[], None]) -> None:
+    """Call `act`, which uses the default remote, and again when that was away; raises DvcException if it stays so."""
+    pause, give_up = 1.0, time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return act()
+        except Exception as error:
+            reason = _absence(repo)
+            if reason is None:
+                raise
+            if time.monotonic() + pause > give_up:
+                raise DvcException(f"the remote does not answer: {reason}") from error
+            print(f"the remote does not answer ({reason}); trying again in {pause:g} s", flush=True)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _absence(repo: Any) -> str | None:
+    """Say why the remote cannot be reached; None if it can."""
+    try:
+        remote = _remote(repo)
+        remote.fs.exists(remote.path)
+    except Exception as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
 
 
 def push(repo: Any, stage: Any) -> None:

@@ -89,7 +89,8 @@ class RayWorkers:
         import ray
 
         untyped: Any = ray
-        how = {"address": self._address} if self._address else {"num_cpus": self._cpus, "include_dashboard": False}
+        alone = {"address": "local", "num_cpus": self._cpus, "include_dashboard": False}
+        how = {"address": self._address} if self._address else alone
         ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **how)
         untyped.cloudpickle.register_pickle_by_value(workspace)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would leave its processes behind

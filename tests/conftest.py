@@ -12,7 +12,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; threads 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
-LONGEST = ("test_pipeline", "test_real_profiles", "test_experiments", "test_cluster", "test_remotes")
+pytest.register_assert_rewrite("quick")
+LONGEST = ("test_pipeline", "test_real_profiles", "test_experiments", "test_cluster", "test_two_hosts", "test_remotes")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,31 +23,34 @@ def _free_port() -> int:
         return port
 
 
-def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
+def _wait(address: str, port: int, server: subprocess.Popen[bytes], inside: Sequence[str]) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        probe = [*inside, "bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]
+        if subprocess.run(probe, stderr=subprocess.DEVNULL, check=False).returncode == 0:
+            return
         assert server.poll() is None, "the server ended"
         time.sleep(0.1)
     raise AssertionError("the server does not answer")
 
 
 @contextmanager
-def _served(command: list[str], port: int, log: Path) -> Iterator[None]:
-    with log.open("wb") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as server:
+def _served(
+    command: list[str], port: int, log: Path, address: str = "127.0.0.1", inside: Sequence[str] = ()
+) -> Iterator[None]:
+    with log.open("wb") as stream, subprocess.Popen([*inside, *command], stdout=stream, stderr=stream) as server:
         try:
-            _wait(port, server)
+            _wait(address, port, server, inside)
             yield
         finally:
             server.terminate()
 
 
 class OpenSsh:
-    """A folder behind an SSH server that takes one key."""
+    """A folder behind an SSH server that takes one key, perhaps at an address `inside` a network namespace."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", inside: Sequence[str] = ()) -> None:
+        self.address, self.inside = address, inside
         program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
         if program is None or shutil.which("ssh-keygen") is None:
             pytest.skip("no OpenSSH server here (Debian: openssh-server)")
@@ -58,7 +61,7 @@ class OpenSsh:
             Path("/run/sshd").mkdir(exist_ok=True)  # sshd separates privileges there
         self.port, self.folder, self.store, self.key = _free_port(), folder, folder / "store", folder / "user"
         options = {
-            "ListenAddress": f"127.0.0.1:{self.port}",
+            "ListenAddress": f"{address}:{self.port}",
             "HostKey": folder / "host",
             "AuthorizedKeysFile": folder / "user.pub",
             "PidFile": "none",
@@ -71,7 +74,7 @@ class OpenSsh:
 
     @property
     def url(self) -> str:
-        return f"ssh://{getpass.getuser()}@127.0.0.1:{self.port}{self.store}"
+        return f"ssh://{getpass.getuser()}@{self.address}:{self.port}{self.store}"
 
     @property
     def settings(self) -> dict[str, str]:
@@ -80,7 +83,7 @@ class OpenSsh:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        with _served(self.command, self.port, self.folder / "log"):
+        with _served(self.command, self.port, self.folder / "log", self.address, self.inside):
             yield
 
 
