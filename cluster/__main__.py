@@ -79,7 +79,10 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int, address: str | 
                 workers.close()
     except DvcException as error:
         raise UserError(" ".join(str(error).split())) from error
-    except (ConnectionError, subprocess.CalledProcessError) as error:
+    except ConnectionError as error:
+        hint = "is it there, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its machines (docs/scaling.md)?"
+        raise UserError(f"{address or 'this machine'}: {' '.join(str(error).split())}; {hint}") from error
+    except subprocess.CalledProcessError as error:
         raise UserError(f"{address or 'this machine'}: {' '.join(str(error).split())}") from error
 
 

@@ -1,6 +1,7 @@
 """Two machines, as far as one can be two: network namespaces, folders that the other does not see, an SSH remote."""
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,8 @@ class Hosts:
         settings.mkdir()
         (settings / "config").write_text(f"['remote \"storage\"']\n    keyfile = {self.store.key}\n")
         self.project.environment["DVC_GLOBAL_CONFIG_DIR"] = str(settings)
+        # All machines of a Ray cluster need the same token, and Ray makes its own up where none is given.
+        self.project.environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
     def connect(self) -> None:
         """Make the two network namespaces and the cable between them."""
@@ -190,3 +193,12 @@ def test_a_full_disk_on_a_worker_fails_its_stage_alone(hosts: Hosts, serial: Qui
         hosts.repro()
     is_like(hosts.project, serial)
     assert sorted(hosts.project.ran()) == ["0", "1", "1", "2", "3", "download", "report"]
+
+
+def test_a_wrong_token_is_one_line(hosts: Hosts) -> None:
+    hosts.start()
+    hosts.project.environment["RAY_AUTH_TOKEN"] = "0" * 64
+    with hosts.store.running():
+        shown = hosts.repro(check=False)
+    assert "RAY_AUTH_TOKEN as on its machines" in shown.splitlines()[-1]
+    assert not hosts.project.ran()
