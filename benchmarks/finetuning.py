@@ -61,7 +61,7 @@ def ours(number: int, threads: int, bf16: bool) -> Callable[[], float]:
     model = DistilBertForSequenceClassification(DistilBertConfig(attn_implementation=attention_implementation()))
     recipe = Recipe(
         epochs=1.0, batch_size=BATCH, eval_batch_size=BATCH, learning_rate=5e-5, warmup_ratio=0.0, weight_decay=0.0,
-        max_grad_norm=1.0, max_length=LONGEST, dropout=None, freeze_word_embeddings=False,
+        max_grad_norm=1.0, max_length=LONGEST, dropout=None, freeze_word_embeddings=False, threads=None,
     )  # fmt: skip
     features, tokenizer = rows(number), padding()
     # A copy each time: accelerate prepares a model for bf16 only once.

@@ -185,6 +185,7 @@ class Recipe(Section):
     max_length: int = Field(ge=8, le=512, description="tokens, special ones included; pairs are cut longest first")
     dropout: Fraction | None = Field(description="of hidden states and attention; null keeps the checkpoint's own")
     freeze_word_embeddings: bool = Field(description="saves a third of a short run's time")
+    threads: int | None = Field(ge=1, le=1024, description="CPU threads of a task; null is hardware.threads")
 
 
 class Overrides(Section):

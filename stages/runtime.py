@@ -12,9 +12,9 @@ from stages.params import Hardware
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
-def configure(hardware: Hardware) -> None:
-    """Set threads and allocator, and keep the libraries' notices out of the progress display."""
-    torch.set_num_threads(hardware.threads)
+def configure(hardware: Hardware, threads: int | None = None) -> None:
+    """Set threads (`threads`, or the hardware's) and allocator, and keep notices out of the progress display."""
+    torch.set_num_threads(threads or hardware.threads)
     _keep_freed_memory()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

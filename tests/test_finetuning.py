@@ -241,6 +241,7 @@ def recipe(**changes):
         "max_length": 32,
         "dropout": None,
         "freeze_word_embeddings": False,
+        "threads": None,
     }
     return Recipe(**values | changes)
 

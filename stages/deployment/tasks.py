@@ -66,7 +66,9 @@ def export_task(
     `settings` is the task's entry in the parameters. Raises UserError if data are missing, training diverges, or ONNX
     Runtime and PyTorch disagree.
     """
+    runtime.configure(params.hardware, settings.applied_to(params.finetune).threads)  # as the evaluation's
     fitted = (_answering if task == SQUAD else _classification)(task, settings, checkpoint, name, params)
+    runtime.configure(params.hardware)
     threads, rows = params.hardware.threads, (np.array(row["input_ids"], np.int64) for row in fitted.calibration)
     calibration = Calibration(list(rows), params.onnx_export.smoothing)
     files = write_pair(fitted.model, fitted.outputs, name, models, calibration, threads)

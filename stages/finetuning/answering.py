@@ -23,7 +23,7 @@ def evaluate(cell: Cell, data: Path) -> None:
     assert isinstance(settings, SquadOverrides)
     train, dev = read_rows(data, "train"), read_rows(data, "dev")
     origin = read_origin(data)
-    runtime.configure(cell.params.hardware)
+    runtime.configure(cell.params.hardware, recipe.threads)
     bf16 = runtime.use_bf16(cell.params.hardware)
     model, tokenizer, training = fit(cell.checkpoint, train, recipe, settings.doc_stride, cell.seed, bf16, cell.name)
     if not processes.is_first():

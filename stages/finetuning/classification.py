@@ -28,7 +28,7 @@ def evaluate(cell: Cell, data: Path) -> None:
     task, recipe = TASKS[cell.task], cell.recipe
     train, dev = read_rows(data, "train"), {split: read_rows(data, split) for split in task.dev_splits}
     origin = read_origin(data)
-    runtime.configure(cell.params.hardware)
+    runtime.configure(cell.params.hardware, recipe.threads)
     bf16 = runtime.use_bf16(cell.params.hardware)
     model, tokenizer, training = fit(cell.checkpoint, task, train, recipe, cell.seed, bf16, cell.name)
     if not processes.is_first():
