@@ -71,7 +71,7 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int, address: str | 
                 return found.model_copy(update={"cpus": found.cpus or params.hardware.threads})
 
             cpus = (jobs or max(1, (os.cpu_count() or 1) // params.hardware.threads)) * params.hardware.threads
-            workers = RayWorkers(head, job, resources, address, cpus)
+            workers = RayWorkers(head, job, resources, address, cpus, params.hardware.threads)
             try:
                 with Display(Console(), LOGS) as display:
                     return schedule(pipeline, workers, display.show)

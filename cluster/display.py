@@ -19,6 +19,7 @@ COLOURS = {
     State.CACHED: "green",
     State.UNCHANGED: "dim",
     State.WAITING: "dim",
+    State.HANDED_ON: "dim",
 }
 
 
@@ -47,7 +48,7 @@ class Display:
         """Draw the board as it is now."""
         for stage, progress in board.stages.items():
             now = (progress.state, progress.attempts)
-            if now != self._told.get(stage, (State.WAITING, 0)):
+            if progress.state is not State.HANDED_ON and now != self._told.get(stage, (State.WAITING, 0)):
                 self._told[stage] = now
                 self._tell(stage, progress)
         if self._live:
@@ -75,6 +76,7 @@ class Display:
         for stage in board.named(State.RUNNING):
             started = board.stages[stage].started
             table.add_row(stage, _clock(now - (now if started is None else started)), style=COLOURS[State.RUNNING])
+        counts[State.WAITING] += counts[State.HANDED_ON]
         rest = [
             f"{counts[state]} {state.value}" for state in (State.WAITING, State.FAILED, State.SKIPPED) if counts[state]
         ]

@@ -17,6 +17,7 @@ class State(Enum):
     """Where a stage stands, in the words of the display."""
 
     WAITING = "waiting"
+    HANDED_ON = "handed on"  # waits for a worker with room for it
     RUNNING = "running"
     UNCHANGED = "unchanged"
     CACHED = "from the run cache"
@@ -67,8 +68,14 @@ class Pipeline(Protocol):
 class Workers(Protocol):
     """What the scheduler asks of Ray."""
 
+    def room(self, handed_on: int) -> int:
+        """Return how many more stages to hand on while so many wait for a worker: few, so that a better one is next."""
+
     def submit(self, stage: str, here: bool) -> None:
         """Hand a stage on: `here` to this machine's own workspace, otherwise to whatever has room for it."""
+
+    def begun(self) -> list[str]:
+        """Return the stages that have begun since the last call."""
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Return what has ended, after at most so many seconds."""
@@ -110,10 +117,16 @@ class Board:
         ]
         return sorted(found, key=lambda stage: -self._below[stage])
 
-    def start(self, stage: str, now: float) -> None:
+    def hand_on(self, stage: str) -> None:
+        """Note that the stage is to run."""
+        progress = self.stages[stage]
+        progress.state, progress.started, progress.attempts = State.HANDED_ON, None, progress.attempts + 1
+
+    def begin(self, stage: str, now: float) -> None:
         """Note that the stage runs."""
         progress = self.stages[stage]
-        progress.state, progress.started, progress.attempts = State.RUNNING, now, progress.attempts + 1
+        if progress.state is State.HANDED_ON:
+            progress.state, progress.started = State.RUNNING, now
 
     def end(self, stage: str, state: State, now: float, message: str = "") -> None:
         """Note how it ended; what depends on a failed one is skipped."""
@@ -145,26 +158,29 @@ def schedule(
     """Bring every stage up to date, as many at once as there is room for; a failure stops only what depends on it."""
     board = Board(pipeline.upstream)
     while True:
-        while ready := board.ready():
-            for stage in ready:
-                try:
-                    settled = pipeline.settle(stage)
-                except CannotRun as error:
-                    board.end(stage, State.FAILED, clock(), str(error))
-                    continue
+        while workers.room(len(board.named(State.HANDED_ON))) and (ready := board.ready()):
+            stage = ready[0]
+            try:
+                settled = pipeline.settle(stage)
+            except CannotRun as error:
+                board.end(stage, State.FAILED, clock(), str(error))
+            else:
                 if settled:
                     board.end(stage, settled, clock())
                 else:
-                    _submit(stage, pipeline.stays_here(stage), board, workers, clock())
-                watch(board)
-        if not board.named(State.RUNNING):
+                    _submit(stage, pipeline.stays_here(stage), board, workers)
+            watch(board)
+        if not board.named(State.HANDED_ON) and not board.named(State.RUNNING):
             return board
-        _collect(workers.wait(0.5), pipeline, workers, board, clock)
+        outcomes = workers.wait(0.5)
+        for stage in workers.begun():
+            board.begin(stage, clock())
+        _collect(outcomes, pipeline, workers, board, clock)
         watch(board)
 
 
-def _submit(stage: str, here: bool, board: Board, workers: Workers, now: float) -> None:
-    board.start(stage, now)
+def _submit(stage: str, here: bool, board: Board, workers: Workers) -> None:
+    board.hand_on(stage)
     workers.submit(stage, here)
 
 
@@ -181,4 +197,4 @@ def _collect(
         else:
             board.stages[stage].message = message
             last = board.stages[stage].attempts == ATTEMPTS - 1
-            _submit(stage, last or outcome.end is End.UNFIT, board, workers, clock())
+            _submit(stage, last or outcome.end is End.UNFIT, board, workers)

@@ -18,6 +18,7 @@ from cluster.scheduler import End, Outcome
 from stages.params import StageResources
 
 CLOSING_SECONDS = 15.0
+REGISTER_SECONDS = 5.0
 
 
 class RayWorkers:
@@ -30,15 +31,25 @@ class RayWorkers:
         resources: Callable[[str], StageResources],
         address: str | None,
         cpus: int,
+        usual: int,
     ) -> None:
-        """`job` and `resources` describe a stage; without `address` this machine alone, with so many CPUs to give."""
+        """`job` and `resources` describe a stage; without `address` this machine alone, with so many CPUs to give.
+
+        `usual` is how many of them most stages take.
+        """
         self._head, self._job, self._resources = head, job, resources
-        self._address, self._cpus = address, cpus
+        self._address, self._cpus, self._usual = address, cpus, usual
+        self._slots = 1  # stages that fit at once, about
+        self._begun_here: list[str] = []
         self._ray: Any = None
         self._running: dict[Any, str] = {}
         self._here: dict[Future[Outcome], str] = {}
         self._pool = ThreadPoolExecutor(1)
         self._agent: Agent | None = None
+
+    def room(self, handed_on: int) -> int:
+        """Return how many more to hand on: no more than can run at once wait in Ray, which takes them in turn."""
+        return max(0, self._slots - handed_on)
 
     def submit(self, stage: str, here: bool) -> None:
         """Hand a stage on."""
@@ -55,7 +66,18 @@ class RayWorkers:
             num_gpus=min(needs.gpus, gpus),
         )
         job = asdict(self._job(stage))
-        self._running[task.remote(job, self._head, self._archive, self._seconds(stage))] = stage
+        self._running[task.remote(job, self._head, self._archive, self._seconds(stage), self._register)] = stage
+
+    def begun(self) -> list[str]:
+        """Return the stages that have begun since the last call."""
+        here, self._begun_here = self._begun_here, []
+        if self._ray is None:
+            return here
+        try:
+            there: list[str] = self._ray.get(self._register.take.remote(), timeout=REGISTER_SECONDS)
+        except (self._ray.exceptions.RayError, TimeoutError):
+            return here  # its machine is gone or busy; Ray starts it elsewhere, and the display alone is the poorer
+        return here + there
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Return what has ended, after at most so many seconds."""
@@ -96,8 +118,10 @@ class RayWorkers:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would leave its processes behind
         self._ray = ray
         self._task = ray.remote(max_retries=0)(workspace.run)
+        self._register = untyped.remote(num_cpus=0, max_restarts=-1)(workspace.Register).remote()
         self._archive = ray.put(workspace.pack(Path(self._head.root)))
         nodes = [node["Resources"] for node in untyped.nodes() if node["Alive"]]
+        self._slots = max(1, int(sum(node.get("CPU", 0) for node in nodes) / self._usual))
         self._largest = (max(node.get("CPU", 0) for node in nodes), max(node.get("GPU", 0) for node in nodes))
 
     def _ended(self, reference: Any) -> Outcome:
@@ -120,6 +144,7 @@ class RayWorkers:
         if self._agent is None or not self._agent.alive:
             self._agent = Agent(Path(self._head.root), owned=False)
         local = asdict(job) | {"workspace": self._head.root, "lock": None, "inputs": (), "expected": {}}
+        self._begun_here.append(job.stage)
         result = self._agent.run(local, seconds)
         return Outcome(job.stage, End(result.end), result.message)
 

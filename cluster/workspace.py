@@ -49,8 +49,28 @@ def pack(root: Path) -> bytes:
     return stream.getvalue()
 
 
-def run(job: dict[str, Any], head: Head, archive: bytes, seconds: float | None) -> tuple[dict[str, str], bytes]:
+class Register:
+    """Where workers say which stages they have begun, which Ray does not tell; one actor a run."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._begun: list[str] = []
+
+    def begin(self, stage: str) -> None:
+        """Note a stage that has begun."""
+        self._begun.append(stage)
+
+    def take(self) -> list[str]:
+        """Return those noted since the last call."""
+        begun, self._begun = self._begun, []
+        return begun
+
+
+def run(
+    job: dict[str, Any], head: Head, archive: bytes, seconds: float | None, register: Any
+) -> tuple[dict[str, str], bytes]:
     """Run a job of `cluster.agent` in a workspace of this process; return its result and what it printed."""
+    register.begin.remote(job["stage"])
     visible = head.is_visible
     if not visible and head.remote is None:
         where = socket.gethostname()

@@ -58,6 +58,15 @@ class FakeWorkers:
     running: list[tuple[float, str]] = field(default_factory=list)
     queued: list[str] = field(default_factory=list)
     submitted: list[tuple[str, bool]] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+
+    def room(self, handed_on: int) -> int:
+        assert handed_on <= self.slots
+        return self.slots - handed_on
+
+    def begun(self) -> list[str]:
+        started, self.started = self.started, []
+        return started
 
     def submit(self, stage: str, here: bool) -> None:
         self.submitted.append((stage, here))
@@ -75,6 +84,7 @@ class FakeWorkers:
     def _fill(self) -> None:
         while self.queued and len(self.running) < self.slots:
             stage = self.queued.pop(0)
+            self.started.append(stage)
             heapq.heappush(self.running, (self.clock.now + self.lengths.get(stage, 1.0), stage))
 
 
@@ -155,6 +165,27 @@ def test_what_most_stages_wait_for_goes_first() -> None:
     chain = {"cell": frozenset[str](), "a": frozenset[str](), "b": frozenset({"a"}), "c": frozenset({"b", "cell"})}
     _, workers = run(FakePipeline(chain), slots=1)
     assert [stage for stage, _ in workers.submitted] == ["a", "cell", "b", "c"]
+
+
+def test_what_becomes_ready_later_goes_before_what_nothing_waits_for() -> None:
+    cells = {f"cell{number}": frozenset[str]() for number in range(6)}
+    chain = {"a": frozenset[str](), "b": frozenset({"a"}), "c": frozenset({"b"}), "d": frozenset({"c"})}
+    _, workers = run(FakePipeline(cells | chain), slots=2, lengths={"a": 2.0})
+    order = [stage for stage, _ in workers.submitted]
+    assert order.index("cell0") < order.index("b") < order.index("c") < order.index("cell5")
+
+
+def test_a_stage_counts_as_running_and_its_time_from_when_a_worker_begins() -> None:
+    clock, seen = Clock(), []
+    workers = FakeWorkers(clock, 1, lengths={"a": 3.0, "b": 5.0})
+    board = schedule(
+        FakePipeline({"a": frozenset(), "b": frozenset()}),
+        workers,
+        lambda board: seen.append(tuple(board.named(State.RUNNING))),
+        lambda: clock.now,
+    )
+    assert {len(running) for running in seen} <= {0, 1}
+    assert board.stages["b"].seconds is not None
 
 
 def test_a_stage_that_dvc_refuses_is_a_failure_like_others() -> None:
