@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stages.entry import run
+from stages import warm
 from stages.params import load_params
 
 TEACHER = Path("models/bert")
@@ -46,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    warm.run("stages.distill")

@@ -1,10 +1,11 @@
-"""Runs short stages in forks of one process that has already imported the heavy libraries.
+"""Runs stages in forks of one process that has already imported the heavy libraries.
 
 A fine-tuning cell of the default profile trains for seconds, and importing torch, transformers and datasets takes as
-long again, for each of dozens of cells. The first one therefore starts a server on a Unix socket in `.cache/`, which
-imports them once; every one is then a fork of it, with the caller's arguments, environment, folder and terminal. The
-project's own modules are imported after the fork, so that an edit always takes effect. The server ends by itself when
-idle. Where forking is not safe (no Linux, a GPU driver) or `DISTILBERT_WARM=0` is set, a stage simply runs by itself.
+long again, for each of dozens of cells. The first stage that needs them therefore starts a server on a Unix socket in
+`.cache/`, which imports them once; every such stage is then a fork of it, with the caller's arguments, environment,
+folder and terminal. The project's own modules are imported after the fork, so that an edit always takes effect. The
+server ends by itself when idle. Where forking is not safe (no Linux, a GPU driver), under `torchrun`, or with
+`DISTILBERT_WARM=0`, a stage simply runs by itself.
 """
 
 import contextlib
@@ -80,9 +81,8 @@ def _possible() -> bool:
     gpu = (
         Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
     )  # a driver opened before a fork breaks in the child
-    return (
-        sys.platform == "linux" and hasattr(os, "pidfd_open") and not gpu and os.environ.get("DISTILBERT_WARM") != "0"
-    )
+    wanted = os.environ.get("DISTILBERT_WARM") != "0" and "TORCHELASTIC_RUN_ID" not in os.environ
+    return sys.platform == "linux" and hasattr(os, "pidfd_open") and not gpu and wanted
 
 
 def _socket_path() -> Path:
