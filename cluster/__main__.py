@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import json
 import logging
 import os
 import shutil
@@ -24,18 +25,21 @@ from cluster.scheduler import Board, State, schedule
 from cluster.workers import RayWorkers
 from cluster.workspace import Head
 from stages import entry
+from stages.artifacts import write_json
 from stages.errors import UserError
 from stages.params import Params, StageResources, load_params
 
 FOLDER = Path(".dvc/tmp/cluster")
 LOGS = FOLDER / "logs"
+SECONDS = FOLDER / "seconds.json"
+EVALUATIONS = ("glue-eval", "imdb-eval", "squad-eval")  # which `finetune` describes
 LOG_LINES = 15  # of a failed stage, shown at the end
 
 
 def main() -> None:
     """Run the stages that the command line names, or all, and leave with status 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m cluster", description="`dvc repro`, several stages at once.")
-    parser.add_argument("--jobs", type=int, default=0, help="stages at once on this machine")
+    parser.add_argument("--jobs", type=int, default=0, help="evaluations at once on this machine")
     parser.add_argument("--address", default=None, help="of a running Ray cluster: ray://host:10001, host:6379 or auto")
     parser.add_argument("targets", nargs="*", help="stages, with what they need (default: all)")
     arguments = parser.parse_args()
@@ -63,18 +67,21 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int, address: str | 
 
             def job(stage: str) -> Job:
                 log = Path(repo.root_dir) / LOGS / f"{stage}.log"
-                lock = Path("dvc.lock").read_text(encoding="utf-8") if Path("dvc.lock").exists() else ""
+                lock = pipeline.lock_for(stage)
                 return Job(stage, "", str(log), lock, tuple(pipeline.inputs(stage)), pipeline.expected(stage))
 
             def resources(stage: str) -> StageResources:
                 found = params.resources_of(stage)
-                return found.model_copy(update={"cpus": found.cpus or params.hardware.threads})
+                return found.model_copy(update={"cpus": found.cpus or threads(stage, params)})
 
-            cpus = (jobs or max(1, (os.cpu_count() or 1) // params.hardware.threads)) * params.hardware.threads
-            workers = RayWorkers(head, job, resources, address, cpus, params.hardware.threads)
+            usual = params.finetune.threads or params.hardware.threads
+            cpus = max(params.hardware.threads, (jobs or max(1, (os.cpu_count() or 1) // usual)) * usual)
+            workers = RayWorkers(head, job, resources, address, cpus, usual)
             try:
                 with Display(Console(), LOGS) as display:
-                    return schedule(pipeline, workers, display.show)
+                    board = schedule(pipeline, workers, display.show, seconds=read_seconds())
+                write_seconds(board)
+                return board
             finally:
                 workers.close()
     except DvcException as error:
@@ -84,6 +91,27 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int, address: str | 
         raise UserError(f"{address or 'this machine'}: {' '.join(str(error).split())}; {hint}") from error
     except subprocess.CalledProcessError as error:
         raise UserError(f"{address or 'this machine'}: {' '.join(str(error).split())}") from error
+
+
+def read_seconds() -> dict[str, float]:
+    """Return what stages took when they ran last, of those known here."""
+    try:
+        found: dict[str, float] = json.loads(SECONDS.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found
+
+
+def write_seconds(board: Board) -> None:
+    """Keep what stages took, for the order of the next run."""
+    took = {name: round(p.seconds, 1) for name, p in board.stages.items() if p.state is State.DONE and p.seconds}
+    write_json(SECONDS, read_seconds() | took)
+
+
+def threads(stage: str, params: Params) -> int:
+    """Return how many threads a stage computes with, after which its CPUs are counted where `resources` has none."""
+    short = stage.partition("@")[0] in EVALUATIONS
+    return (short and params.finetune.threads) or params.hardware.threads
 
 
 def describe(repo: Repo) -> Head:

@@ -12,13 +12,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 TAIL = 4000  # characters of a log that go with an error
+END_SECONDS = 20.0  # after which what does not end is left to the guard
+COMPUTES, COMPUTED = "computes\n", "computed\n"  # between which a stage's time counts: not while a remote is waited for
 # Asks the process group $1 to end, as ctrl-C does, kills it after 5 seconds, and removes the folder $2,
 # with the last of a run its parent too.
 GUARD = """
@@ -70,7 +72,7 @@ class Agent:
         )
 
     def run(self, job: dict[str, Any], seconds: float | None = None) -> Result:
-        """Run a stage, the fields of a `Job`, for so many seconds at most."""
+        """Run a stage, the fields of a `Job`, which may compute for so many seconds at most."""
         process = self._process
         assert process.stdin
         assert process.stdout
@@ -80,18 +82,19 @@ class Agent:
             expired.set()
             self.end()
 
-        timer = threading.Timer(seconds, expire) if seconds else None
-        if timer:
-            timer.start()
+        timer = threading.Timer(seconds or 0, expire)
         try:
             process.stdin.write(json.dumps(job) + "\n")
             process.stdin.flush()
-            answer = process.stdout.readline()
+            while (answer := process.stdout.readline()) in (COMPUTES, COMPUTED):
+                if answer == COMPUTED:
+                    timer.cancel()
+                elif seconds:
+                    timer.start()
         except (BrokenPipeError, ValueError):  # it has ended, or is ended now
             answer = ""
         finally:
-            if timer:
-                timer.cancel()
+            timer.cancel()
         if answer:
             return Result(**json.loads(answer))
         self.end()  # and with it what is left of the stage
@@ -105,9 +108,11 @@ class Agent:
         with suppress(BrokenPipeError):
             assert process.stdin
             process.stdin.close()
-        process.wait()
+        give_up = time.monotonic() + END_SECONDS
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
         with suppress(ProcessLookupError, PermissionError):
-            while True:  # until the guard has ended what it started
+            while time.monotonic() < give_up:  # until the guard has ended what it started
                 os.killpg(process.pid, 0)
                 time.sleep(0.05)
 
@@ -127,10 +132,14 @@ def main() -> None:
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # so that its lines stand between the stage's
+
+    def tell(line: str) -> None:
+        answers.write(line)
+        answers.flush()
+
     while True:
         job = Job(**json.loads(jobs.get()))
-        answers.write(json.dumps(asdict(perform(job))) + "\n")
-        answers.flush()
+        tell(json.dumps(asdict(perform(job, tell))) + "\n")
 
 
 def _guard(workspace: str) -> None:
@@ -148,19 +157,19 @@ def _listen(pipe: int, jobs: "queue.Queue[str]") -> None:
     os._exit(0)  # the guard does the rest
 
 
-def perform(job: Job) -> Result:
+def perform(job: Job, tell: Callable[[str], None]) -> Result:
     """Run a stage as `dvc repro --single-item` does, after its inputs have been brought and before results are sent."""
     log = Path(job.log)
     with _printing_to(log):
         try:
-            return _perform(job)
+            return _perform(job, tell)
         except Exception as error:
             reasons = list(_reasons(error))
             print("\n".join(str(reason) for reason in reasons), flush=True)
             return Result(_blame(reasons), log.read_text(encoding="utf-8", errors="replace")[-TAIL:].strip())
 
 
-def _perform(job: Job) -> Result:
+def _perform(job: Job, tell: Callable[[str], None]) -> Result:
     from dvc.repo import Repo
 
     from cluster import runs
@@ -180,7 +189,9 @@ def _perform(job: Job) -> Result:
             repo.checkout(targets=inputs, force=True)
         if differing := _differing(repo, job):
             return Result("unfit", f"{', '.join(differing)}: neither in git nor in DVC, so that workers lack it")
+        tell(COMPUTES)
         repo.reproduce([job.stage], single_item=True)
+        tell(COMPUTED)
         if job.remote:
             (stage,) = repo.stage.collect(job.stage)
             runs.patiently(repo, lambda: runs.push(repo, stage))

@@ -1,16 +1,26 @@
 """DVC's side of a run: what is out of date, and taking finished stages into the workspace without executing them."""
 
+import io
+import os
+import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from dvc.dvcfile import LOCK_FILE, Lockfile
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
+from dvc.stage.serialize import to_lockfile
+from ruamel.yaml import YAML
 
 from cluster import runs
 from cluster.scheduler import CannotRun, State
+
+WRITE_SECONDS = 10.0  # DVC reads and writes all of dvc.lock for a stage: seconds of them where there are a hundred
 
 
 class NotCached(Exception):  # noqa: N818 - not an error, but DVC's answer
@@ -37,6 +47,8 @@ class DvcPipeline:
         Raises DvcException for a target that does not exist and whatever else DVC finds wrong with the pipeline.
         """
         self._repo, self._remote = repo, remote
+        self._taken: dict[str, Any] = {}  # stages that dvc.lock does not name yet
+        self._written = time.monotonic()
         with repo.lock:
             graph = get_active_graph(repo.index.graph)
             wanted = [stage for target in targets or ["dvc.yaml"] for stage in repo.stage.collect(target)]
@@ -66,7 +78,7 @@ class DvcPipeline:
                 for out in found.outs:
                     out.hash_info = type(out.hash_info)()
             else:
-                found.dump(update_pipeline=False)
+                self._note(stage)
                 return State.CACHED
         if self._remote and not self.stays_here(stage):
             self._fetch(found)
@@ -76,25 +88,54 @@ class DvcPipeline:
 
     def take(self, stages: Sequence[str]) -> Mapping[str, str]:
         """Take what workers made from the run cache; a message for each stage of which there is nothing."""
-        taken, missing = [], {}
+        missing = {}
         for name in stages:
             if self.stays_here(name):
-                continue  # it ran in this workspace, and DVC has written it down
+                self._reload(name)  # it ran in this workspace, and DVC has written it down
+                continue
             stage = self._stages[name]
             try:
                 if self._remote:
                     self._fetch(stage)
                 with self._repo.lock, nothing_executed():
                     stage.run()
-                taken.append(stage)
+                self._note(name)
             except NotCached:
                 missing[name] = "its results are not in the run cache: did its inputs change while it ran?"
             except DvcException as error:
                 missing[name] = f"its results could not be taken: {' '.join(str(error).split())}"
-        if taken:
-            with self._repo.lock:
-                taken[0].dvcfile.dump_stages(taken, update_pipeline=False)  # the file is read and written once
+        if time.monotonic() - self._written > WRITE_SECONDS:
+            self.write()
         return missing
+
+    def _note(self, stage: str) -> None:
+        self._taken[stage] = self._stages[stage]
+
+    def _reload(self, stage: str) -> None:
+        self._repo._reset()
+        (self._stages[stage],) = self._repo.stage.collect(stage)
+
+    def write(self) -> None:
+        """Write down in `dvc.lock` what was taken, all of it or nothing; a run that is killed before takes it again."""
+        if self._taken:
+            with self._repo.lock:
+                lock, partial = Path(self._repo.root_dir, LOCK_FILE), Path(self._repo.tmp_dir, f"{LOCK_FILE}.part")
+                partial.unlink(missing_ok=True)
+                if lock.exists():
+                    shutil.copyfile(lock, partial)
+                Lockfile(self._repo, str(partial)).dump_stages(list(self._taken.values()))
+                os.replace(partial, lock)
+            self._taken.clear()
+        self._written = time.monotonic()
+
+    def lock_for(self, stage: str) -> str:
+        """Return the text of a `dvc.lock` that names what the stage needs and nothing else, which is soon read."""
+        entries: dict[str, Any] = {}
+        for needed in sorted(self.upstream[stage]):
+            entries |= to_lockfile(self._stages[needed])
+        stream = io.StringIO()
+        YAML(typ="safe").dump({"schema": "2.0", "stages": entries}, stream)
+        return stream.getvalue()
 
     def _fetch(self, stage: Any) -> None:
         runs.patiently(self._repo, lambda: runs.fetch(self._repo, stage))

@@ -13,21 +13,22 @@ from dvc.stage.cache import _can_hash, _get_stage_hash
 
 PATIENCE_SECONDS = 600.0  # with a remote that is away, before a stage's hours of work count as lost
 LONGEST_PAUSE_SECONDS = 30.0
+REFUSALS = 3  # of a remote that answers, which may have been away for a moment only
 
 
 def patiently(repo: Any, act: Callable[[], None]) -> None:
     """Call `act`, which uses the default remote, and again when that was away; raises DvcException if it stays so."""
-    pause, give_up = 1.0, time.monotonic() + PATIENCE_SECONDS
+    pause, give_up, refused = 1.0, time.monotonic() + PATIENCE_SECONDS, 0
     while True:
         try:
             return act()
         except Exception as error:
-            reason = _absence(repo)
-            if reason is None:
-                raise
-            if time.monotonic() + pause > give_up:
-                raise DvcException(f"the remote does not answer: {reason}") from error
-            print(f"the remote does not answer ({reason}); trying again in {pause:g} s", flush=True)
+            absent = _absence(repo)
+            refused += absent is None
+            reason = f"the remote does not answer: {absent}" if absent else " ".join(str(error).split()) or repr(error)
+            if refused == REFUSALS or time.monotonic() + pause > give_up:
+                raise DvcException(reason) from error
+            print(f"{reason}; trying again in {pause:g} s", flush=True)
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -47,7 +48,8 @@ def push(repo: Any, stage: Any) -> None:
     key = _key(stage)
     for value in _values(repo.cache.legacy, key):
         for objects in repo.stage_cache.get_used_objs([(key, value)]).values():
-            repo.cloud.push(objects)
+            if failed := repo.cloud.push(objects).failed:  # which DVC only counts
+                raise DvcException(f"{len(failed)} files of {stage.addressing} could not be sent to the remote")
         _copy(repo.cache.legacy, _remote(repo), key, value)
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from statistics import median
 from typing import Protocol
 
 ATTEMPTS = 3  # of a stage whose worker was lost, the last one on this machine's own workspace
@@ -64,12 +65,15 @@ class Pipeline(Protocol):
     def stays_here(self, stage: str) -> bool:
         """Whether only this machine's workspace can run it."""
 
+    def write(self) -> None:
+        """Write down what was taken, for whoever reads the workspace next."""
+
 
 class Workers(Protocol):
     """What the scheduler asks of Ray."""
 
-    def room(self, handed_on: int) -> int:
-        """Return how many more stages to hand on while so many wait for a worker: few, so that a better one is next."""
+    def room(self, handed_on: Sequence[str]) -> int:
+        """Return how many more stages to hand on while these wait for a worker: few, so that a better one is next."""
 
     def submit(self, stage: str, here: bool) -> None:
         """Hand a stage on: `here` to this machine's own workspace, otherwise to whatever has room for it."""
@@ -97,15 +101,18 @@ class Board:
     """The state of every stage, in the pipeline's order."""
 
     upstream: Mapping[str, frozenset[str]]
+    seconds: Mapping[str, float] = field(default_factory=dict)  # that stages took before, where that is known
     stages: dict[str, Progress] = field(init=False)
-    _below: dict[str, int] = field(init=False)  # how many stages stand one below the other, from each on
+    _below: dict[str, float] = field(init=False)  # seconds of the longest way from each on, itself included
 
     def __post_init__(self) -> None:
         self.stages = {stage: Progress() for stage in self.upstream}
-        self._below = dict.fromkeys(self.upstream, 1)
+        usual = median(self.seconds.values()) if self.seconds else 1.0
+        self._below = {stage: self.seconds.get(stage, usual) for stage in self.upstream}
         for stage in reversed(list(self.upstream)):
             for needed in self.upstream[stage]:
-                self._below[needed] = max(self._below[needed], self._below[stage] + 1)
+                way = self.seconds.get(needed, usual) + self._below[stage]
+                self._below[needed] = max(self._below[needed], way)
 
     def ready(self) -> list[str]:
         """List the stages that wait for nothing any more, first those with the longest way to go below them."""
@@ -154,11 +161,25 @@ def schedule(
     workers: Workers,
     watch: Callable[[Board], None] = lambda board: None,
     clock: Callable[[], float] = time.monotonic,
+    seconds: Mapping[str, float] | None = None,
 ) -> Board:
-    """Bring every stage up to date, as many at once as there is room for; a failure stops only what depends on it."""
-    board = Board(pipeline.upstream)
+    """Bring every stage up to date, as many at once as there is room for; a failure stops only what depends on it.
+
+    What most of the remaining time waits for goes first, as far as `seconds` tells what stages took before.
+    """
+    board = Board(pipeline.upstream, seconds or {})
+    try:
+        _schedule(board, pipeline, workers, watch, clock)
+    finally:
+        pipeline.write()
+    return board
+
+
+def _schedule(
+    board: Board, pipeline: Pipeline, workers: Workers, watch: Callable[[Board], None], clock: Callable[[], float]
+) -> None:
     while True:
-        while workers.room(len(board.named(State.HANDED_ON))) and (ready := board.ready()):
+        while workers.room(board.named(State.HANDED_ON)) and (ready := board.ready()):
             stage = ready[0]
             try:
                 settled = pipeline.settle(stage)
@@ -168,10 +189,10 @@ def schedule(
                 if settled:
                     board.end(stage, settled, clock())
                 else:
-                    _submit(stage, pipeline.stays_here(stage), board, workers)
+                    _submit(stage, pipeline.stays_here(stage), board, pipeline, workers)
             watch(board)
         if not board.named(State.HANDED_ON) and not board.named(State.RUNNING):
-            return board
+            return
         outcomes = workers.wait(0.5)
         for stage in workers.begun():
             board.begin(stage, clock())
@@ -179,8 +200,10 @@ def schedule(
         watch(board)
 
 
-def _submit(stage: str, here: bool, board: Board, workers: Workers) -> None:
+def _submit(stage: str, here: bool, board: Board, pipeline: Pipeline, workers: Workers) -> None:
     board.hand_on(stage)
+    if here:
+        pipeline.write()
     workers.submit(stage, here)
 
 
@@ -197,4 +220,4 @@ def _collect(
         else:
             board.stages[stage].message = message
             last = board.stages[stage].attempts == ATTEMPTS - 1
-            _submit(stage, last or outcome.end is End.UNFIT, board, workers)
+            _submit(stage, last or outcome.end is End.UNFIT, board, pipeline, workers)

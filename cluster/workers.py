@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import asdict
@@ -31,11 +31,11 @@ class RayWorkers:
         resources: Callable[[str], StageResources],
         address: str | None,
         cpus: int,
-        usual: int,
+        usual: float,
     ) -> None:
         """`job` and `resources` describe a stage; without `address` this machine alone, with so many CPUs to give.
 
-        `usual` is how many of them most stages take.
+        `usual` is how many of them the many short stages take.
         """
         self._head, self._job, self._resources = head, job, resources
         self._address, self._cpus, self._usual = address, cpus, usual
@@ -47,9 +47,18 @@ class RayWorkers:
         self._pool = ThreadPoolExecutor(1)
         self._agent: Agent | None = None
 
-    def room(self, handed_on: int) -> int:
-        """Return how many more to hand on: no more than can run at once wait in Ray, which takes them in turn."""
-        return max(0, self._slots - handed_on)
+    def room(self, handed_on: Sequence[str]) -> int:
+        """Return how many more to hand on: no more than can run at once wait in Ray, which starts whatever fits.
+
+        None while one waits that is larger than most: others would take each CPU that becomes free before it.
+        """
+        if any(self._cpus_of(stage) > self._usual for stage in self._running.values() if stage in handed_on):
+            return 0
+        return max(0, self._slots - len(handed_on))
+
+    def _cpus_of(self, stage: str) -> float:
+        needs, (most, _) = self._resources(stage), self._largest
+        return most if needs.exclusive else min(needs.cpus or 1, most)
 
     def submit(self, stage: str, here: bool) -> None:
         """Hand a stage on."""
@@ -58,13 +67,8 @@ class RayWorkers:
             return
         if self._ray is None:
             self._start()
-        needs = self._resources(stage)
-        cpus, gpus = self._largest
-        task = self._task.options(
-            name=stage,
-            num_cpus=cpus if needs.exclusive else min(needs.cpus or 1, cpus),
-            num_gpus=min(needs.gpus, gpus),
-        )
+        gpus = min(self._resources(stage).gpus, self._largest[1])
+        task = self._task.options(name=stage, num_cpus=self._cpus_of(stage), num_gpus=gpus)
         job = asdict(self._job(stage))
         self._running[task.remote(job, self._head, self._archive, self._seconds(stage), self._register)] = stage
 

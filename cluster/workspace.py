@@ -79,7 +79,7 @@ def run(
     own = Path(tempfile.gettempdir()) / f"distilbert-dvc-{os.getuid()}"
     if not _started or not _started[-1].alive:
         folder = (Path(head.folder) if visible else own / head.session) / f"{os.getpid()}-{len(_started)}"
-        _unpack(archive, folder, Path(head.root, ".cache") if visible else None)
+        _unpack(archive, folder, Path(head.root, ".cache") if visible else own / "resume")
         _started.append(_agent(folder))
     agent = _started[-1]
     folder = agent.workspace
@@ -101,19 +101,22 @@ def run(
         "remote": not visible,
     }
     result = agent.run(filled, seconds)
-    return asdict(result), b"" if visible or not log.is_file() else log.read_bytes()
+    printed = b"" if visible or not log.is_file() else log.read_bytes()
+    if result.end != "done":
+        agent.end()  # and with it the workspace: what is left of the stage may fill the disk
+    return asdict(result), printed
 
 
-def _unpack(archive: bytes, folder: Path, cache: Path | None) -> None:
-    """Make the workspace, with the head's folder of what an interrupted training resumes from."""
+def _unpack(archive: bytes, folder: Path, cache: Path) -> None:
+    """Make the workspace, with a folder that outlives it for what an interrupted training resumes from."""
     partial = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
-            packed.extractall(partial, filter="data")
-        if cache:
-            (partial / ".cache").symlink_to(cache, target_is_directory=True)
+            packed.extractall(partial, filter="tar")  # the head's own; its links may point anywhere
+        cache.mkdir(parents=True, exist_ok=True)
+        (partial / ".cache").symlink_to(cache, target_is_directory=True)
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -86,9 +86,14 @@ def _possible() -> bool:
 
 
 def _socket_path() -> Path:
-    """Relative, since a Unix socket's path may have 107 bytes at most; named by what its imports depend on."""
+    """Relative, since a Unix socket's path may have 107 bytes at most; named by what its imports depend on.
+
+    Not by the folder, which comes first in the path: copies of the working tree that share `.cache` share the server.
+    """
     variables = {key: value for key, value in os.environ.items() if key.startswith(IMPORT_TIME_VARIABLES)}
-    key = hashlib.sha256(json.dumps([sys.executable, sys.path, variables], sort_keys=True).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([sys.executable, sys.path[1:], variables], sort_keys=True).encode()).hexdigest()[
+        :12
+    ]
     return Path(".cache") / f"warm-{key}.sock"
 
 
@@ -215,8 +220,8 @@ def _become(request: dict[str, Any], fds: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
-    sys.argv = request["argv"]
-    for name in [name for name in sys.modules if name.startswith("stages.")]:
+    sys.argv, sys.path[0] = request["argv"], request["cwd"]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "stages"]:
         del sys.modules[name]
     importlib.import_module("stages.entry").run(importlib.import_module(request["module"]).main)
 

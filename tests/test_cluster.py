@@ -1,16 +1,25 @@
 """`python -m cluster` against `dvc repro`: the same workspace, and nothing lost when something is killed or fails."""
 
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
+from clone import small_project
+from dvc.dvcfile import Lockfile
+from dvc.repo import Repo
 from quick import CELLS, is_like, nothing_is_left
 from quick import QuickProject as Project
 
+from cluster.pipeline import DvcPipeline
+from cluster.scheduler import State
+
 pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+TIMED = ("metrics/compression", "metrics/speed")
 
 
 @pytest.fixture
@@ -122,7 +131,7 @@ def test_an_interrupted_run_leaves_nothing_and_is_carried_on(
 
 
 @pytest.mark.long
-def test_a_stage_past_its_limit_is_ended(project: Project) -> None:
+def test_a_stage_past_its_limit_is_ended(project: Project, serial: Project) -> None:
     path = project.folder / "params.yaml"
     path.write_text(path.read_text().replace("\n  speed-bench:", "\n  glue-eval: {minutes: 0.1}\n  speed-bench:"))
     project.tell("0", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)")
@@ -130,10 +139,13 @@ def test_a_stage_past_its_limit_is_ended(project: Project) -> None:
     assert "glue-eval@0 failed" in shown
     assert "ran past its limit of 0.1 minutes" in shown
     nothing_is_left(project)
+    project.tell("0", None)
+    project.run("dvc", "repro")  # carries on
+    is_like(project, serial)
 
 
 @pytest.mark.long
-def test_a_second_run_in_the_same_workspace_is_refused(project: Project) -> None:
+def test_a_second_run_in_the_same_workspace_is_refused(project: Project, serial: Project) -> None:
     project.tell("0", "time.sleep(600)")
     run = project.start()
     project.pid("0")
@@ -142,6 +154,50 @@ def test_a_second_run_in_the_same_workspace_is_refused(project: Project) -> None
     os.killpg(run.pid, signal.SIGINT)
     run.communicate(timeout=60)
     nothing_is_left(project)
+    project.tell("0", None)
+    project.run("dvc", "repro")  # carries on
+    is_like(project, serial)
+
+
+@pytest.mark.long
+def test_a_serial_run_beside_it_spoils_nothing(project: Project, serial: Project) -> None:
+    for cell in range(CELLS):
+        project.tell(str(cell), "time.sleep(2)")
+    run = project.start()
+    project.pid("0")
+    with contextlib.suppress(AssertionError):  # either may be refused what the other works on
+        project.run("dvc", "repro")
+    shown, _ = run.communicate(timeout=120)
+    assert "Traceback" not in shown
+    project.run("dvc", "repro")
+    is_like(project, serial)
+    nothing_is_left(project)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
+def test_a_write_of_dvc_lock_that_is_cut_short_leaves_the_former_one(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.repro()
+    before = (project.folder / "dvc.lock").read_bytes()
+    for made in ("cells/0", "metrics/0.json"):
+        (project.folder / made).unlink()
+    monkeypatch.chdir(project.folder)
+
+    def half(lock: Lockfile, stages: Sequence[object], **_: object) -> None:
+        Path(lock.path).write_bytes(before[: len(before) // 2])
+        raise KeyboardInterrupt
+
+    with Repo() as repo:
+        pipeline = DvcPipeline(repo)
+        assert pipeline.settle("download") is State.UNCHANGED
+        assert pipeline.settle("glue-eval@0") is State.CACHED
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Lockfile, "dump_stages", half)
+            pipeline.write()
+        assert (project.folder / "dvc.lock").read_bytes() == before
+        pipeline.write()
+    assert "up to date" in project.run("dvc", "status")
 
 
 @pytest.mark.long
@@ -168,3 +224,19 @@ def test_wrong_options_are_one_line(project: Project) -> None:
     assert "error: " in shown
     assert "nowhere" in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.long
+def test_the_real_pipeline_gives_the_metrics_of_a_serial_run(tmp_path: Path) -> None:
+    found = []
+    for name, command in (("serial", ("dvc", "repro")), ("ours", ("python", "-m", "cluster", "--jobs=2"))):
+        (tmp_path / name).mkdir()
+        made = small_project(tmp_path / name)
+        made.run(*command)
+        files = sorted(path.relative_to(made.folder) for path in (made.folder / "metrics").rglob("*.json"))
+        found.append(
+            {str(path): (made.folder / path).read_bytes() for path in files if not str(path).startswith(TIMED)}
+        )
+        assert "up to date" in made.run("dvc", "status")
+    assert len(found[0]) > 20
+    assert found[0] == found[1]

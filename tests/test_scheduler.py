@@ -25,6 +25,7 @@ class FakePipeline:
     here: frozenset[str] = frozenset()
     lost_results: dict[str, int] = field(default_factory=dict)  # how often the results of a stage are not there
     there: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
 
     def settle(self, stage: str) -> State | None:
         assert self.upstream[stage] <= self.there
@@ -46,6 +47,9 @@ class FakePipeline:
     def stays_here(self, stage: str) -> bool:
         return stage in self.here
 
+    def write(self) -> None:
+        self.written = set(self.there)
+
 
 @dataclass
 class FakeWorkers:
@@ -60,9 +64,9 @@ class FakeWorkers:
     submitted: list[tuple[str, bool]] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
 
-    def room(self, handed_on: int) -> int:
-        assert handed_on <= self.slots
-        return self.slots - handed_on
+    def room(self, handed_on: Sequence[str]) -> int:
+        assert len(handed_on) <= self.slots
+        return self.slots - len(handed_on)
 
     def begun(self) -> list[str]:
         started, self.started = self.started, []
@@ -173,6 +177,29 @@ def test_what_becomes_ready_later_goes_before_what_nothing_waits_for() -> None:
     _, workers = run(FakePipeline(cells | chain), slots=2, lengths={"a": 2.0})
     order = [stage for stage, _ in workers.submitted]
     assert order.index("cell0") < order.index("b") < order.index("c") < order.index("cell5")
+
+
+def test_what_took_longest_before_goes_before_its_like() -> None:
+    cells = {f"cell{number}": frozenset[str]() for number in range(4)}
+    clock = Clock()
+    workers = FakeWorkers(clock, 1)
+    schedule(FakePipeline(cells), workers, clock=lambda: clock.now, seconds={"cell2": 9.0, "cell3": 2.0, "cell0": 1.0})
+    assert [stage for stage, _ in workers.submitted] == ["cell2", "cell1", "cell3", "cell0"]  # unknown: the median
+
+
+def test_what_was_taken_is_written_down_at_the_end_and_before_a_stage_reads_the_workspace() -> None:
+    seen = {}
+
+    class Watching(FakeWorkers):
+        def submit(self, stage: str, here: bool) -> None:
+            seen[stage] = set(pipeline.written)
+            super().submit(stage, here)
+
+    graph = {"a": frozenset[str](), "b": frozenset({"a"}), "c": frozenset({"b"})}
+    pipeline, clock = FakePipeline(graph, here=frozenset({"b"})), Clock()
+    schedule(pipeline, Watching(clock, 1), clock=lambda: clock.now)
+    assert seen["b"] == {"a"}
+    assert pipeline.written == {"a", "b", "c"}
 
 
 def test_a_stage_counts_as_running_and_its_time_from_when_a_worker_begins() -> None:

@@ -87,15 +87,15 @@ class Hosts:
             assert time.monotonic() < end, log.read_text()
             time.sleep(0.2)
 
-    def begin(self) -> subprocess.Popen[str]:
+    def begin(self, address: str = f"{HEAD}:6379") -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*self.at_head, sys.executable, "-m", "cluster", "--address", f"{HEAD}:6379"],
+            [*self.at_head, sys.executable, "-m", "cluster", "--address", address],
             cwd=self.project.folder, env=self.project.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
-    def repro(self, check: bool = True) -> str:
-        with self.begin() as run:
+    def repro(self, check: bool = True, **address: str) -> str:
+        with self.begin(**address) as run:
             shown, _ = run.communicate(timeout=300)
         assert (run.returncode == 0) == check, shown
         assert "Traceback" not in shown, shown
@@ -154,9 +154,38 @@ def test_stages_run_on_another_machine_and_end_as_dvc_repro_does(hosts: Hosts, s
         hosts.repro()
     is_like(hosts.project, serial)
     assert sorted(hosts.project.ran()) == ["0", "1", "2", "3", "download", "report", "report"]
+    nothing_stays_on_the_worker(hosts)
+
+
+def test_the_head_of_the_pipeline_need_not_be_a_machine_of_the_cluster(hosts: Hosts, serial: QuickProject) -> None:
+    hosts.start()
+    with hosts.store.running():
+        hosts.repro(address=f"ray://{HEAD}:10001")
+    is_like(hosts.project, serial)
+    assert on_the_worker(hosts) == ["0", "1", "2", "3", "download"]
+
+
+def test_what_a_killed_head_left_is_found_in_the_remote(hosts: Hosts, serial: QuickProject) -> None:
+    hosts.start()
+    hosts.project.tell("3", "time.sleep(600 if not (head / 'killed').exists() else 0)")
+    with hosts.store.running():
+        run = hosts.begin()
+        while len(set(hosts.project.ran()) & {"0", "1", "2", "3"}) < CELLS:
+            time.sleep(0.2)
+        time.sleep(3)  # for what ended to be sent
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate(timeout=60)
+        (hosts.project.head / "killed").touch()
+        hosts.repro()
+    is_like(hosts.project, serial)
+    assert sorted(hosts.project.ran()) == ["0", "1", "2", "3", "3", "download", "report"]
+
+
+def nothing_stays_on_the_worker(hosts: Hosts) -> None:
+    """Of a finished run, but what later ones use."""
     workspaces = hosts.own / f"distilbert-dvc-{os.getuid()}"
     give_up = time.monotonic() + 20
-    while [path.name for path in workspaces.iterdir()] != ["cache"]:  # which later runs use
+    while sorted(path.name for path in workspaces.iterdir()) != ["cache", "resume"]:
         assert time.monotonic() < give_up, list(workspaces.rglob("*"))
         time.sleep(0.1)
 
@@ -177,6 +206,8 @@ def test_a_remote_that_is_away_for_a_while_costs_no_second_run(hosts: Hosts, ser
     assert "Traceback" not in shown
     is_like(hosts.project, serial)
     assert sorted(hosts.project.ran()) == ["0", "1", "2", "3", "download", "report"]
+    logs = (hosts.project.folder / ".dvc/tmp/cluster/logs").glob("glue-eval@*.log")
+    assert any("the remote does not answer" in log.read_text() for log in logs)
 
 
 def test_a_full_disk_on_a_worker_fails_its_stage_alone(hosts: Hosts, serial: QuickProject) -> None:
@@ -189,6 +220,7 @@ def test_a_full_disk_on_a_worker_fails_its_stage_alone(hosts: Hosts, serial: Qui
         shown = hosts.repro(check=False)
         assert "error: failed: glue-eval@1; 1 that needs what failed did not run" in shown
         assert "No space left on device" in shown
+        assert on_the_worker(hosts) == ["0", "1", "2", "3", "download"]  # whose disk is free again for the others
         hosts.project.tell("1", None)
         hosts.repro()
     is_like(hosts.project, serial)

@@ -1,6 +1,7 @@
 """Stages in forks of a warm process behave as if run by themselves."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,11 +43,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             continue
 
 
-def start(folder: Path, *arguments: str, warm: str = "1") -> "subprocess.Popen[str]":
+def start(folder: Path, *arguments: str, warm: str = "1", pythonpath: Path | None = None) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", "from stages import warm; warm.run('probe')", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), "MARK": "mine", "DISTILBERT_WARM": warm},
+        env={**os.environ, "PYTHONPATH": str(pythonpath or folder), "MARK": "mine", "DISTILBERT_WARM": warm},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -111,3 +112,19 @@ def test_two_at_once(folder: Path) -> None:
         status, out, _ = finish(process)
         assert status == 0
         assert f"['fine', '{n}']" in out
+
+
+def test_a_copy_of_the_project_shares_the_server_but_not_the_code(folder: Path, tmp_path: Path) -> None:
+    status, _, _ = finish(start(folder, "fine"))
+    assert status == 0
+    shutil.copytree(ROOT / "stages", tmp_path / "stages")
+    (tmp_path / "stages/errors.py").write_text(
+        "class UserError(Exception):\n    def __str__(self): return 'the copy'\n"
+    )
+    (tmp_path / "probe.py").write_text(STAGE)
+    (tmp_path / ".cache").symlink_to(folder / ".cache", target_is_directory=True)
+    servers = len(list((folder / ".cache").glob("warm-*.sock")))
+    status, out, err = finish(start(tmp_path, "error", pythonpath=folder))
+    assert (status, err.splitlines()[-1]) == (1, "error: the copy")
+    assert str(tmp_path) in out
+    assert len(list((folder / ".cache").glob("warm-*.sock"))) == servers
