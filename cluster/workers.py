@@ -40,6 +40,7 @@ class RayWorkers:
         self._head, self._job, self._resources = head, job, resources
         self._address, self._cpus, self._usual = address, cpus, usual
         self._slots = 1  # stages that fit at once, about
+        self._largest = (0.0, 0.0)  # CPUs and GPUs of the machine that has most
         self._begun_here: list[str] = []
         self._ray: Any = None
         self._running: dict[Any, str] = {}

@@ -192,9 +192,10 @@ def test_a_write_of_dvc_lock_that_is_cut_short_leaves_the_former_one(
         pipeline = DvcPipeline(repo)
         assert pipeline.settle("download") is State.UNCHANGED
         assert pipeline.settle("glue-eval@0") is State.CACHED
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patched:
             patched.setattr(Lockfile, "dump_stages", half)
-            pipeline.write()
+            with pytest.raises(KeyboardInterrupt):
+                pipeline.write()
         assert (project.folder / "dvc.lock").read_bytes() == before
         pipeline.write()
     assert "up to date" in project.run("dvc", "status")

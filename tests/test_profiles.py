@@ -30,7 +30,7 @@ def test_overlays_are_valid_and_change_only_what_they_name(name: str) -> None:
     base.pop("profile")
 
     def check(base: object, overlay: object, merged: object) -> None:
-        if isinstance(overlay, dict) and overlay:
+        if isinstance(overlay, dict) and overlay and base is not None:  # `resources` may name further stages
             assert isinstance(base, dict)
             assert isinstance(merged, dict)
             for key in base.keys() | overlay.keys():
@@ -51,6 +51,12 @@ def test_comments_are_kept(name: str) -> None:
         "# tokens a block",
     ):
         assert (comment in rendered) == (comment in (ROOT / "profiles/tiny.yaml").read_text())
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 4, 8, 16, 32, 64])
+def test_the_batch_of_the_paper_divides_among_gpus(gpus: int) -> None:
+    merged = YAML(typ="safe").load(profile.render(["paper"]))
+    assert merged["distill"]["effective_batch_size"] % (gpus * merged["batch_size"]) == 0
 
 
 @pytest.mark.parametrize("name", ["mini", "reproduction", "paper"])
