@@ -3,6 +3,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -182,6 +184,25 @@ def test_the_latest_complete_checkpoint_counts_and_incomplete_ones_go(tmp_path: 
     assert latest.name == "checkpoint-10"
     assert Checkpoints.extra(latest) == {"running": [10]}
     assert not (checkpoints.folder / "checkpoint-11").exists()
+
+
+def test_a_second_training_of_the_same_waits_for_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = []
+
+    def second() -> None:
+        with Checkpoints("s", root=tmp_path).held():
+            order.append("second")
+
+    waiting = threading.Thread(target=second)
+    with Checkpoints("s", root=tmp_path).held():
+        waiting.start()
+        while "another run trains" not in capsys.readouterr().err:
+            time.sleep(0.01)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,10 @@
 """Checkpoints that an interrupted stage resumes from, kept outside DVC's outputs until the stage has succeeded."""
 
+import fcntl
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,18 @@ class Checkpoints:
         libraries = {name: version(name) for name in ("torch", "transformers", "accelerate", "tokenizers", "numpy")}
         sources = sorted(Path(__file__).parent.glob("*.py"))
         self.folder = root / stage / digest(*parts, libraries, *sources)[:32]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep others off, such as a run that is just ending after an interruption: wait until they are gone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"another run trains with {self.folder}; waiting for its end", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def latest(self) -> Path | None:
         """Return the newest complete checkpoint, if any; those cut short are removed."""

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -85,11 +86,13 @@ class BlockTrainer(Trainer):
         if self.schedule.updates == 0:
             self.evaluate()
             return
-        latest = self.checkpoints.latest()
-        self.args.eval_on_start = latest is None and 0 in self.schedule.evaluation_steps()
-        if latest is not None:
-            self.running += torch.tensor(self.checkpoints.extra(latest)["running"]).to(self.running)
-        self.train(resume_from_checkpoint=str(latest) if latest else None)
+        with self.checkpoints.held() if self.is_world_process_zero() else nullcontext():
+            self.accelerator.wait_for_everyone()
+            latest = self.checkpoints.latest()
+            self.args.eval_on_start = latest is None and 0 in self.schedule.evaluation_steps()
+            if latest is not None:
+                self.running += torch.tensor(self.checkpoints.extra(latest)["running"]).to(self.running)
+            self.train(resume_from_checkpoint=str(latest) if latest else None)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
