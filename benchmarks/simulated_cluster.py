@@ -3,12 +3,15 @@
     python benchmarks/simulated_cluster.py --jobs 8 --work 2400
 
 Lays out a repository whose stages sleep, in proportion to what they take on one GPU (estimates, in minutes, below),
-runs `python -m cluster` in it and prints its time beside the bound: the longer of the critical path and of all work
-over the workers. `--work` is what all sleeps add up to, in seconds.
+and have as many inputs as the pipeline's; runs `python -m cluster` in it and prints its time beside the bound: the
+longer of the critical path and of all work over the workers. `--work` is what all sleeps add up to, in seconds;
+`--known` tells the scheduler beforehand how long stages take, as a former run would.
 """
 
 import argparse
+import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +22,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(5)
+MODULES = 20  # that a stage of the pipeline depends on
 MODELS = {"bert": 1.0, "distilbert": 0.5}
 TASKS = {
     "MNLI": 40.0, "QQP": 37.0, "QNLI": 11.0, "SST-2": 7.0, "CoLA": 1.0, "STS-B": 0.7, "MRPC": 0.5, "RTE": 0.4,
@@ -66,12 +70,14 @@ def lay_out(folder: Path, seconds: dict[str, float], needs: dict[str, list[str]]
     stages = {
         stage: {
             "cmd": f"sleep {length:.2f} && mkdir -p out && echo {stage} > out/{stage}",
-            "deps": ["begin", *(f"out/{needed}" for needed in needs[stage])],
+            "deps": [*(f"code/{number}" for number in range(MODULES)), *(f"out/{needed}" for needed in needs[stage])],
             "outs": [f"out/{stage}"],
         }
         for stage, length in seconds.items()
     }
-    (folder / "begin").write_text("a stage without inputs has no run cache\n")
+    (folder / "code").mkdir()
+    for number in range(MODULES):
+        (folder / f"code/{number}").write_text(f"module {number}\n")
     (folder / ".gitignore").write_text("/out/\n")
     (folder / "params.yaml").write_text((ROOT / "profiles/tiny.yaml").read_text())
     with (folder / "dvc.yaml").open("w") as stream:
@@ -85,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=8)
     parser.add_argument("--work", type=float, default=2400.0, help="seconds that all sleeps add up to")
+    parser.add_argument("--known", action="store_true", help="how long stages take is known")
     options = parser.parse_args()
     minutes, needs = graph()
     seconds = {stage: length * options.work / sum(minutes.values()) for stage, length in minutes.items()}
@@ -96,12 +103,17 @@ def main() -> None:
         # One thread a stage, so that a job is a slot.
         params = Path(name, "params.yaml")
         params.write_text(params.read_text().replace("threads: 2", "threads: 1"))
+        if options.known:
+            told = Path(name, ".dvc/tmp/cluster/seconds.json")
+            told.parent.mkdir(parents=True)
+            told.write_text(json.dumps(seconds))
         start = time.monotonic()
         subprocess.run(command, cwd=name, env=environment, check=True, stdout=subprocess.DEVNULL)
         took = time.monotonic() - start
     least = max(path, share)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(f"{len(seconds)} stages, {options.jobs} at once: {took:.0f} s; critical path {path:.0f} s, work over workers")
-    print(f"{share:.0f} s; {took / least:.3f} of the bound")
+    print(f"{share:.0f} s; {took / least:.3f} of the bound; the head took {used.ru_utime + used.ru_stime:.0f} s of CPU")
 
 
 if __name__ == "__main__":
