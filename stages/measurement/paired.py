@@ -39,7 +39,7 @@ class Tally:
         drawn = self._averages(draws) - baseline._averages(draws)
         bounds = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
         ours, theirs = self.averages(), baseline.averages()
-        found = {}
+        found: dict[str, float] = {}
         for name in COMPARED:
             low, high = bounds[:, self.names.index(name)].tolist()
             found |= _flat(f"{name}_difference", {"": ours[name] - theirs[name], "_low": low, "_high": high})
