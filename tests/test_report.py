@@ -16,8 +16,9 @@ from stages.errors import UserError
 from stages.params import validate
 from stages.reporting.cells import Results, load_results
 from stages.reporting.comparison import terminal
+from stages.reporting.paired import compare
 from stages.reporting.summary import mean_retained, retained, standing
-from stages.reporting.tables import render
+from stages.reporting.tables import introduction, render
 
 
 @pytest.fixture
@@ -42,7 +43,9 @@ def gather(values: dict) -> Results:
 
 def tables(values: dict) -> str:
     results = gather(values)
-    return render(results, {key: standing(results, *key) for key in results.cells}, DISTILL)
+    standings = {key: standing(results, *key) for key in results.cells}
+    text = render(results, standings, compare(results, standings), DISTILL)
+    return f"{introduction(results)}\n\n{text}"
 
 
 def metric(project: Path, name: str) -> dict[str, float]:
@@ -162,12 +165,10 @@ def test_retention_is_corrected_for_chance_and_skips_what_the_teacher_cannot_do(
     assert len(numbers) == 10
     assert mean_retained(list(kept.values())).corrected == pytest.approx(fmean(numbers))
     text = tables(values)
-    assert row(text, "What DistilBERT retains", "RTE")[-2:] == [
-        f"{kept['RTE'].corrected:.3f}",
-        f"{kept['RTE'].ratio:.3f}",
-    ]
+    shown = row(text, "What DistilBERT retains", "RTE")
+    assert [shown[-3], shown[-1]] == [f"{100 * kept['RTE'].corrected:.1f} %", f"{100 * kept['RTE'].ratio:.1f} %"]
     assert row(text, "What DistilBERT retains", "WNLI")[-1] == "\N{EN DASH}"
-    assert row(text, "What DistilBERT retains", "average")[-2] == f"{fmean(numbers):.3f}"
+    assert row(text, "What DistilBERT retains", "average")[-3] == f"{100 * fmean(numbers):.1f} %"
     assert "Chance is not beaten by BERT on WNLI, DistilBERT on WNLI." in text
 
 
@@ -188,6 +189,7 @@ def test_scores_of_the_generated_world_stand_alone(values, project):
     text = tables(values)
     assert "do not compare with published scores" in text
     assert ", published" not in text
+    assert "only the ratios compare" in text.split("### Retention of DistilBERT beside the published")[1]
 
 
 def test_published_rows_appear_for_hub_data_and_in_their_own_convention_only(values, project):
@@ -224,7 +226,7 @@ def test_published_rows_appear_for_hub_data_and_in_their_own_convention_only(val
 def test_every_table_marks_generated_or_incomplete_data(values, project):
     text = tables(values)
     for section in text.split("\n### ")[1:]:
-        if not section.startswith("Distillation"):
+        if not section.startswith(("Distillation", "Retention of")):
             assert f"{GENERATED}." in section, section
 
 

@@ -31,10 +31,11 @@ class Beside:
 
     def _pair(self, row: PublishedRow, notes: Footnotes) -> list[list[str]]:
         shown = {key: value for key, value in row.figures.items() if key in self.absolute or key in self.ratios}
-        if not shown:
+        only_ratios = shown.keys() <= set(self.ratios)
+        if not shown or (only_ratios and row.model not in self.ours):
             return []
         label = row.label + notes.mark(row.label, row.note)
-        if shown.keys() <= set(self.ratios):
+        if only_ratios:
             label += f", {RATIOS_ONLY}{notes.mark(RATIOS_ONLY, WHY_RATIOS)}"
         lines = [[label, *self._cells(shown, row.digits, "")]]
         difference = row.difference({key: value for key, value in self.ours.get(row.model, {}).items() if key in shown})

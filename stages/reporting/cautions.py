@@ -1,7 +1,5 @@
 """What the figures cannot tell: said plainly, in a line each, on the page and above the tables."""
 
-from collections.abc import Mapping
-
 from stages.reporting.cells import Results
 from stages.reporting.comparison import not_told_apart
 from stages.reporting.compressed import ENOUGH_ROUNDS, TITLES, Measurements
@@ -45,22 +43,18 @@ def _model(results: Results, pairs: Pairs, model: str) -> list[str]:
             f"{name} and {teacher} cannot be told apart on {listed(equal)}: the 95 % interval of their difference on "
             "the same rows includes 0."
         )
-    shares = {task: share for task in results.all_tasks() if (share := pairs[task, model].share) is not None}
-    odd = {
-        task: f"{task} {percent_range(share.low, share.high)}"
-        for task, share in shares.items()
-        if share.high > 1 and (share.low <= 0 or task in _above(pairs, model, shares))
-    }
-    if odd:
+    kept = {task: share for task in results.all_tasks() if (share := pairs[task, model].share) is not None}
+    text = {task: f"{task} {percent_range(share.low, share.high)}" for task, share in kept.items()}
+    above = [text[task] for task in kept if pairs[task, model].difference > 0]
+    vague = [text[task] for task, share in kept.items() if share.low <= 0 and share.high >= 1]
+    if above:
         lines.append(
-            f"What {name} retains there is not to be taken at its word, since more than all of {teacher}'s margin, or "
-            f"anything from none to all of it, fits: {', '.join(odd.values())}."
+            f"{name} retains more than all of {teacher}'s score on {listed(above)} (95 % interval): no sign of a "
+            "better student where the interval includes 100 %."
         )
+    if vague:
+        lines.append(f"What {name} retains may be anything from none to all of it on {listed(vague)} (95 % interval).")
     return lines
-
-
-def _above(pairs: Pairs, model: str, tasks: Mapping[str, object]) -> list[str]:
-    return [task for task in tasks if pairs[task, model].difference > 0]
 
 
 def _variants(found: Measurements) -> list[str]:

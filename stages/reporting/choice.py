@@ -58,18 +58,14 @@ def _verdict(found: Measurements, chosen: str) -> str:
 
 def _candidates(found: Measurements, good: Sequence[str], best: Sequence[str]) -> str:
     worse = [name for name in found.compression if name not in good]
-    out = "no variant is" if not worse else f"{listed([f'*{TITLES[name]}*' for name in worse])} {_are(worse)}"
+    out = f"{listed([f'*{TITLES[name]}*' for name in worse])} {_are(worse)}" if worse else "No variant is"
     unsure = [name for name in best if found.loss_change(name)[1].high > TOLERATED]
-    more = (
-        f" Whether {listed([TITLES[name] for name in unsure])} {_are(unsure)} within it, these tokens do not tell; more "
-        "`quality_eval.blocks` would."
-        if unsure
-        else ""
-    )
+    names = listed([TITLES[name] for name in unsure])
+    more = f" These tokens do not tell whether {names} {_are(unsure)} within it; more `quality_eval.blocks` would."
     return (
-        f"Of all variants {out} shown to have an MLM loss more than {TOLERATED:g} above the student's (95 % interval, "
-        f"paired, {found.masked_tokens:,} masked tokens). Of the others, nothing is as good in size, latency and loss "
-        f"at once as {listed([f'*{TITLES[name]}*' for name in best])}.{more}"
+        f"{out} shown to have an MLM loss more than {TOLERATED:g} above the student's (95 % interval, paired, "
+        f"{found.masked_tokens:,} masked tokens). Of the other variants, nothing is as good in size, latency and loss "
+        f"at once as {listed([f'*{TITLES[name]}*' for name in best])}.{more if unsure else ''}"
     )
 
 

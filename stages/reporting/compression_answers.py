@@ -19,7 +19,10 @@ ADDITIVE = 0.25  # relative difference below which two effects on the loss count
 def gains(found: Measurements) -> str:
     """Say what each brings to the ONNX file, then every variant beside the student in the same runtime."""
     brought = {name: _brought(found, file) for name, file in FILES.items()}
-    verdict = "; ".join(f"{name} brings {listed(what) or 'neither size nor speed'}" for name, what in brought.items())
+    verdict = "; ".join(
+        f"{name} {'bring' if name == BOTH else 'brings'} {listed(what) or 'neither size nor speed that is shown'}"
+        for name, what in brought.items()
+    )
     files = "; ".join(f"{name}: {_words(found, file)}" for name, file in FILES.items())
     note = (
         f"Speed is from {rounds_words(found)}; a dash: no difference shown. Published speeds are rows a second in "

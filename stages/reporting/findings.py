@@ -57,15 +57,19 @@ def headlines(found: Measurements, kept: Kept | None) -> list[Headline]:
     if kept is not None:
         seeds = "one fine-tuning seed" if kept.seeds == 1 else f"{kept.seeds} fine-tuning seeds"
         span = percent_range(kept.interval.low, kept.interval.high)
-        label = f"of BERT's margin over chance, averaged over {kept.tasks} tasks ({seeds}; 95 % interval {span})"
-        lines.append(Headline(percent(kept.share.corrected), f"kept by DistilBERT {label}"))
+        label = f"averaged over {kept.tasks} tasks ({seeds}; 95 % interval over the dev rows {span})"
+        lines.append(
+            Headline(percent(kept.share.corrected), f"of BERT's margin over chance kept by DistilBERT, {label}")
+        )
     if {TEACHER, STUDENT} <= found.speed.keys():
         teacher, own = (found.speed[name] for name in (TEACHER, STUDENT))
-        lines.append(Headline(percent(own["parameters"] / teacher["parameters"]), "of BERT's parameters in DistilBERT"))
+        lines.append(
+            Headline(percent(own["parameters"] / teacher["parameters"]), "of BERT's parameters are DistilBERT's")
+        )
         pace = times(teacher["inference_seconds"], own["inference_seconds"])
         lines.append(Headline(pace, "as fast as BERT: DistilBERT, both in PyTorch"))
     share = percent(found.ratio(SMALLEST, "baseline"))
-    lines.append(Headline(share, "of DistilBERT's PyTorch checkpoint: its ONNX file in INT8"))
+    lines.append(Headline(share, "of the size of DistilBERT's PyTorch checkpoint: its ONNX file in INT8"))
     pace = times(found.latency("baseline"), found.latency(SMALLEST))
     lines.append(Headline(pace, f"as fast: DistilBERT in ONNX INT8 beside PyTorch fp32 ({rounds_words(found)})"))
     return lines
