@@ -23,7 +23,7 @@ def choice(found: Measurements) -> str:
     best = [name for name in good if point(found, name) in front([point(found, other) for other in good])]
     chosen = choose(found, best)
     parts = [_verdict(found, chosen), _candidates(found, good, best), _reason(found, chosen, best)]
-    return " ".join([*parts, _tasks(found, chosen), "A task of your own may see it otherwise."])
+    return f"{' '.join(parts)}\n\n{_tasks(found, chosen)} A task of your own may see it otherwise."
 
 
 def choose(found: Measurements, candidates: Sequence[str]) -> str:
@@ -114,4 +114,4 @@ def _tasks(found: Measurements, chosen: str) -> str:
                 f"{TASKS[task]} {low:+z.1f} to {high:+z.1f} points, {told} "
                 f"(published: {figures['int8'] - figures['fp32']:+.1f})"
             )
-    return f"In fine-tuned models INT8 changes {listed(parts)}." if parts else ""
+    return f"In fine-tuned models INT8 changes {listed(parts)}; these intervals are paired, too." if parts else ""

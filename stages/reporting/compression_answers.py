@@ -28,8 +28,8 @@ def gains(found: Measurements) -> str:
         f"Speed is from {rounds_words(found)}; a dash: no difference shown. Published speeds are rows a second in "
         "PyTorch and the median latency on an emulator in ONNX."
     )
-    parts = [f"**{verdict[0].upper()}{verdict[1:]}.** In ONNX, beside fp32: {files}. {_published(found)}", note]
-    return f"{' '.join(parts)}\n\n{_table(found)}"
+    parts = [f"**{verdict[0].upper()}{verdict[1:]}.** In ONNX, beside fp32: {files}.", _published(found), note]
+    return "\n\n".join([*parts, _table(found)])
 
 
 def _base(name: str) -> str:
@@ -133,7 +133,7 @@ def orthogonal(found: Measurements) -> str:
         f"{speed_words(gain(found, 'combined', 'quantized'))} in INT8 ({rounds_words(found)}).",
         NO_QUALITY if found.making.random else _quality(losses),
     ]
-    return " ".join(parts)
+    return f"{' '.join(parts)}{'' if found.making.random else _published_sum(losses)}"
 
 
 def _equal(one: float, other: float) -> bool:
@@ -151,12 +151,13 @@ def _verdict(same: Mapping[str, bool], nothing: bool) -> str:
 
 
 def _quality(losses: Losses) -> str:
+    return f"Quality, by what each adds to the MLM loss: {losses.text()}; these {_sum(losses)}."
+
+
+def _published_sum(ours: Losses) -> str:
     theirs = Losses.of(load_published("reproduction")["quality"])
-    agrees = "agrees" if theirs.independent == losses.independent else "contradicts it"
-    return (
-        f"Quality, by what each adds to the MLM loss: {losses.text()}; these {_sum(losses)}. Published: "
-        f"{theirs.text()}; those {_sum(theirs)}, ours {agrees}."
-    )
+    agrees = "agrees" if theirs.independent == ours.independent else "contradicts it"
+    return f"\n\nPublished: {theirs.text()}; those {_sum(theirs)}, ours {agrees}."
 
 
 def _sum(losses: Losses) -> str:

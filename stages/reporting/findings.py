@@ -96,7 +96,8 @@ def _edge(found: Measurements, android: Mapping[str, Mapping[str, Any]]) -> str:
     measured = [row for row in android.values() if row["status"] == MEASURED]
     if not measured:
         first = "**Not known yet: on a phone it was not measured.** What this machine shows is what to expect, no more."
-        return f"{first} {here} {_published_edge(found.latency('onnx_baseline') / found.latency(SMALLEST), 'here')}"
+        pace = found.latency("onnx_baseline") / found.latency(SMALLEST)
+        return f"{first} {here}\n\n{_published_edge(pace, 'here')}"
     fastest = min(measured, key=lambda row: float(row["p50_ms"]))
     limit = BUDGETS["latency"][0]
     verdict = "Yes" if fastest["p50_ms"] <= limit else "Not at an interactive pace"
@@ -107,7 +108,7 @@ def _edge(found: Measurements, android: Mapping[str, Mapping[str, Any]]) -> str:
         f"and agrees with the computer on {percent(fastest['top1_agreement'])} of the most probable tokens."
     )
     ratio = faster(android, PHONE_SMALLEST)
-    return f"{there} {here} {_published_edge(ratio, 'on this device') if ratio else ''}".rstrip()
+    return f"{there}\n\n{here}\n\n{_published_edge(ratio, 'on this device') if ratio else ''}".rstrip()
 
 
 def _published_edge(ratio: float, place: str) -> str:
@@ -128,7 +129,7 @@ def _bottlenecks(found: Measurements) -> str:
     return (
         f"**{_worst(fp32).capitalize()}**: of what an app is taken to afford ({limits}) the student in fp32 ONNX needs "
         f"{_shares(fp32)}, for {length} tokens on this machine. In INT8 it is {still}{_worst(int8)}: {_shares(int8)}. "
-        f"{_growth(found)} {_published_bottleneck(_worst(fp32))}"
+        f"{_growth(found)}\n\n{_published_bottleneck(_worst(fp32))}"
     )
 
 
