@@ -14,7 +14,7 @@ from stages.reporting.cautions import cautions
 from stages.reporting.cells import Results, load_results
 from stages.reporting.comparison import kept, terminal
 from stages.reporting.compressed import Making, Measurements, libraries_text, load_measurements, machine_text
-from stages.reporting.folding import fold
+from stages.reporting.folding import fold, ordered, plain
 from stages.reporting.paired import Pairs, compare, mean_share
 from stages.reporting.summary import (
     TEACHER,
@@ -59,13 +59,12 @@ def write(results: Results, standings: Standings, measurements: Measurements) ->
     pairs, android = compare(results, standings), devices.load_devices(METRICS)
     write_metrics(results)
     introduction, warnings = tables.introduction(results), cautions(results, pairs, measurements)
-    sections = "\n\n".join(
-        [
-            tables.render(results, standings, pairs, read_json(METRICS / "distill.json")),
-            variant_tables.render(measurements),
-            devices.render(android, measurements.published_size),
-        ]
-    )
+    written = [
+        tables.render(results, standings, pairs, read_json(METRICS / "distill.json")),
+        variant_tables.render(measurements),
+        devices.render(android, measurements.published_size),
+    ]
+    sections = ordered("\n\n".join(written))
     noted = "\n".join(f"- {warning}" for warning in warnings)
     document = "\n\n".join([introduction, f"What these figures cannot tell:\n\n{noted}", fold(sections)])
     with atomic_path(OUTPUT) as folder, tempfile.TemporaryDirectory() as vectors:
@@ -73,7 +72,7 @@ def write(results: Results, standings: Standings, measurements: Measurements) ->
         (folder / "tables.md").write_text(f"{document}\n", encoding="utf-8")
         drawn = draw(results, standings, measurements, folder, Path(vectors))
         story = tell(results, headline(results, standings, pairs), measurements, android, warnings, drawn)
-        text = page.render(story, f"{introduction}\n\n{sections}")
+        text = page.render(story, f"{introduction}\n\n{plain(sections)}")
         (folder / "index.html").write_text(text, encoding="utf-8")
 
 
