@@ -76,7 +76,12 @@ def write_cell(
         "model_parameters": 22_700_000,
     }  # fmt: skip
     (place / "result.json").write_text(json.dumps(result))
-    pq.write_table(pa.table(predictions(task, score(model, task, seed))), place / "predictions.parquet")
+    pq.write_table(pa.table(predictions(task, made(model, task, seed))), place / "predictions.parquet")
+
+
+def made(model: str, task: str, seed: int) -> float:
+    """The share of rows that are right; on WNLI the models are equal."""
+    return scores(model, task, seed)["accuracy"] if task == "WNLI" else score(model, task, seed)
 
 
 def predictions(task: str, value: float) -> dict[str, np.ndarray]:
@@ -85,7 +90,7 @@ def predictions(task: str, value: float) -> dict[str, np.ndarray]:
     if task == "SQuAD":
         return {"f1": 100.0 * right}
     if task == "STS-B":
-        graded = np.linspace(0, 5, ROWS)
+        graded = np.random.default_rng(0).permutation(np.linspace(0, 5, ROWS))
         return {"label": graded, "prediction": np.where(right, graded, 2.5)}
     guesses = np.where(right, LABELS, 1 - LABELS)
     if task == "MNLI":

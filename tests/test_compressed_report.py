@@ -72,7 +72,7 @@ def test_beside_a_model_of_another_size_only_ratios_are_published(found: Measure
     assert faster[1:] == [*[DASH] * 9, "1.66x", DASH]
     paper = row(text, "Speed of teacher and student", "DistilBERT, published: Sanh et al. 2019, ratios only\u00b9")
     assert paper[1:] == [DASH, "0.60", DASH, DASH, "1.63x"]
-    assert "published" not in text.split("### Quality")[1]  # a loss is no ratio
+    assert "published:" not in text.split("### Quality")[1]  # a loss is no ratio
     assert "\u00b9 ratios only: another model" in text
 
 
@@ -121,7 +121,7 @@ def test_losses_are_compared_within_their_convention_and_kind_of_text(
 ) -> None:
     text = render(of_published_size(load(tmp_path, making)))
     if columns is None:
-        assert "published" not in text.split("### Quality")[1]
+        assert "published:" not in text.split("### Quality")[1]
     else:
         assert row(text, "Quality", "PyTorch, published: reproduction")[1:4] == columns
     assert ("say nothing about quality" in text) == making.random
