@@ -1,5 +1,6 @@
 """The report's answers on hand-made figures: which model to ship, what agrees with what was published, and verdicts."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from stages.reporting.choice import choice
 from stages.reporting.compressed import Making, Measurements, load_measurements
 from stages.reporting.compression_answers import gains, orthogonal
 from stages.reporting.findings import answers
+from stages.reporting.published import PARAMETERS
 from stages.reporting.verdicts import agreement, gain
 
 NO_PHONE: Any = dict.fromkeys(ONNX_MODELS, UNMEASURED)
@@ -78,6 +80,25 @@ def test_an_onnx_file_is_preferred_where_its_speed_cannot_be_told_apart(found: M
 def test_task_models_are_cited_with_their_intervals_and_the_published_change(found: Measurements) -> None:
     put(found, "onnx_baseline_int8", 25.0, 3.0, 0.0, 0.01)
     assert "SST-2 -3.0 to +1.0 points, no difference shown (published: -0.8)" in choice(found)
+
+
+def test_a_task_that_int8_is_shown_to_harm_is_named(found: Measurements) -> None:
+    put(found, "onnx_baseline_int8", 25.0, 3.0, 0.0, 0.01)
+    sst2: Any = found.onnx["sst2_baseline_int8"]
+    sst2 |= {"difference_low": -0.05, "difference_high": -0.01}
+    assert "SST-2 -5.0 to -1.0 points, a difference that is shown" in choice(found)
+    assert "For tasks like SST-2 the fp32 file is the better one" in choice(found)
+
+
+def test_published_changes_of_loss_stand_beside_ours_for_the_same_model_and_text_only(found: Measurements) -> None:
+    assert gains(found).split("| Variant")[1].splitlines()[0].count("published") == 2
+    assert "only whether they add up compares" in orthogonal(found)
+    for row in found.compression.values():
+        changed: Any = row
+        changed["parameters"] = PARAMETERS
+    same = replace(found, making=Making("hub", "all", random=False))
+    assert gains(same).split("| Variant")[1].splitlines()[0].count("published") == 3
+    assert "+0.123 |" in gains(same)
 
 
 def test_random_weights_say_nothing_about_quality(tmp_path: Path) -> None:
@@ -157,6 +178,6 @@ def test_few_rounds_show_large_differences_only(
     found: Any, rounds: int, milliseconds: float, expected: float | None
 ) -> None:
     put(found, "quantized", 100.0, milliseconds, 0.0, 0.01)
-    object.__setattr__(found, "rounds", rounds)
+    found = replace(found, rounds=rounds)
     found.summary["compression"]["baseline"]["latency_ms.64.p50"]["low"] = 9.9  # apart from the other's 8.8
     assert gain(found, "quantized", "baseline") == expected

@@ -103,15 +103,19 @@ def _tasks(found: Measurements, chosen: str) -> str:
         return ""
     published = load_published("peers")["int8_onnxruntime_xeon"]
     theirs = {"sst2": published["sst2"], "squad": published["squad_f1"]}
-    suffix, parts = chosen.removeprefix("onnx_"), []
+    suffix, parts, lost = chosen.removeprefix("onnx_"), [], []
     for task, figures in theirs.items():
         row = found.onnx.get(f"{task}_{suffix}", {})
         if "difference" in row:
             unit = 100 if task == "sst2" else 1
             low, high = (unit * row[f"difference_{end}"] for end in ("low", "high"))
             told = "no difference shown" if low <= 0 <= high else "a difference that is shown"
+            lost += [TASKS[task]] if high < 0 else []
             parts.append(
                 f"{TASKS[task]} {low:+z.1f} to {high:+z.1f} points, {told} "
                 f"(published: {figures['int8'] - figures['fp32']:+.1f})"
             )
-    return f"In fine-tuned models INT8 changes {listed(parts)}; these intervals are paired, too." if parts else ""
+    if not parts:
+        return ""
+    better = f" For tasks like {listed(lost)} the fp32 file is the better one." if lost else ""
+    return f"In fine-tuned models INT8 changes {listed(parts)}; these intervals are paired, too.{better}"

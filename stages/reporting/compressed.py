@@ -69,6 +69,13 @@ class Measurements:
         return bool(self.compression["baseline"]["parameters"] == PARAMETERS)
 
     @property
+    def comparable_losses(self) -> tuple[str, ...]:
+        """The losses of which published ones are the same thing: of trained weights of that size on real text."""
+        if not self.published_size or self.making.random or self.making.source != "hub":
+            return ()
+        return ("mlm_loss", "cosine_loss", *(("distill_loss",) if self.making.kl_tokens == "all" else ()))
+
+    @property
     def masked_tokens(self) -> int:
         """The number of masked tokens that losses and accuracies are over."""
         return int(self.quality["baseline"]["masked_tokens"])

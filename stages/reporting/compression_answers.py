@@ -73,7 +73,8 @@ def _speed(found: Measurements, name: str) -> float:
 
 def _table(found: Measurements) -> str:
     header = ["Variant", "of the size", "published", "speed", "published"]
-    header += [] if found.making.random else ["MLM loss", "95 % interval", "published"]
+    header += [] if found.making.random else ["MLM loss", "95 % interval"]
+    header += ["published"] if found.comparable_losses else []
     names = [name for name in found.compression if name != _base(name)]
     return markdown_table(header, [_row(found, name) for name in names])
 
@@ -85,9 +86,11 @@ def _row(found: Measurements, name: str) -> list[str]:
     if found.making.random:
         return row
     change, interval = found.loss_change(name)
+    row += [f"{change:+.3f}", f"{interval.low:+z.3f} to {interval.high:+z.3f}"]
+    if not found.comparable_losses:
+        return row
     losses = load_published("reproduction")["quality"]
-    published = f"{losses[name]['mlm_loss'] - losses['baseline']['mlm_loss']:+.3f}" if name in losses else DASH
-    return [*row, f"{change:+.3f}", f"{interval.low:+z.3f} to {interval.high:+z.3f}", published]
+    return [*row, f"{losses[name]['mlm_loss'] - losses['baseline']['mlm_loss']:+.3f}" if name in losses else DASH]
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def orthogonal(found: Measurements) -> str:
         f"{speed_words(gain(found, 'combined', 'quantized'))} in INT8 ({rounds_words(found)}).",
         NO_QUALITY if found.making.random else _quality(losses),
     ]
-    return f"{' '.join(parts)}{'' if found.making.random else _published_sum(losses)}"
+    return f"{' '.join(parts)}{'' if found.making.random else _published_sum(found, losses)}"
 
 
 def _equal(one: float, other: float) -> bool:
@@ -146,7 +149,7 @@ def _verdict(same: Mapping[str, bool], nothing: bool) -> str:
         kept = [name for name in same if name not in differ]
         rest = f"; in {listed(kept)} it does the same with and without" if kept else ""
         return f"**No: in {listed(differ)} pruning does something else with INT8 than without{rest}.**"
-    empty = ", though in size and speed only because pruning changes neither" if nothing else ""
+    empty = ", though in size and speed only because it is not shown to change either" if nothing else ""
     return f"**Yes: in {listed(list(same))} pruning does the same with INT8 as without{empty}.**"
 
 
@@ -154,10 +157,12 @@ def _quality(losses: Losses) -> str:
     return f"Quality, by what each adds to the MLM loss: {losses.text()}; these {_sum(losses)}."
 
 
-def _published_sum(ours: Losses) -> str:
+def _published_sum(found: Measurements, ours: Losses) -> str:
+    """Compare whether the effects add up, which holds between models; how large they are does not."""
     theirs = Losses.of(load_published("reproduction")["quality"])
     agrees = "agrees" if theirs.independent == ours.independent else "contradicts it"
-    return f"\n\nPublished: {theirs.text()}; those {_sum(theirs)}, ours {agrees}."
+    other = "" if found.comparable_losses else " (another model on other text: only whether they add up compares)"
+    return f"\n\nPublished{other}: {theirs.text()}; those {_sum(theirs)}, ours {agrees}."
 
 
 def _sum(losses: Losses) -> str:

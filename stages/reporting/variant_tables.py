@@ -129,16 +129,10 @@ def _quality(found: Measurements) -> str:
         PublishedRow(name, REPRODUCTION, {LOSSES[key]: row[key] for key in LOSSES}, 4, "", TITLES[name])
         for name, row in published.load_published("reproduction")["quality"].items()
     ]
-    rows += Beside(columns, ours, TITLES.__getitem__, _comparable_losses(found)).lines(theirs, notes)
+    rows += Beside(columns, ours, TITLES.__getitem__, [LOSSES[key] for key in found.comparable_losses]).lines(
+        theirs, notes
+    )
     return _section("Quality", _quality_note(found), ["Variant", *columns], rows, notes)
-
-
-def _comparable_losses(found: Measurements) -> list[str]:
-    """Name the losses of which published ones are the same thing: of trained weights of that size on real text."""
-    making = found.making
-    if not found.published_size or making.random or making.source != "hub":
-        return []
-    return [name for key, name in LOSSES.items() if key != "distill_loss" or making.kl_tokens == "all"]
 
 
 def _quality_note(found: Measurements) -> str:
