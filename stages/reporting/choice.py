@@ -16,7 +16,7 @@ def choice(found: Measurements) -> str:
     """Name one variant, why it is the one, and what the figures cannot tell."""
     if found.making.random:
         return (
-            f"**{TITLES[_smallest(found, list(found.compression))]}, if size and speed were all.** The weights are "
+            f"**{TITLES[choose(found, list(found.compression))]}, if size and speed were all.** The weights are "
             "random, so that quality says nothing; a profile that trains answers this."
         )
     good = [name for name in found.compression if found.loss_change(name)[1].low <= TOLERATED]
@@ -38,7 +38,7 @@ def choose(found: Measurements, candidates: Sequence[str]) -> str:
         key=lambda name: (
             not name.startswith("onnx"),
             found.compression[name]["size_mb"],
-            not found.loss_change(name)[1].holds(0.0),
+            not found.making.random and not found.loss_change(name)[1].holds(0.0),
             "pruned" in name or name == "combined",
         ),
     )
