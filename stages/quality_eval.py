@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 TEACHER = Path("models/bert")
 CORPUS = Path("data/corpus")
 METRICS = Path("metrics/quality")
+BASELINE = "baseline"
 
 
 def main() -> None:
-    """Write a JSON file of losses for each variant, in PyTorch and in ONNX Runtime."""
+    """Write a JSON file of losses and what they differ from the student's by for each variant, in either runtime."""
     params = load_params()
 
     from tqdm.auto import tqdm
 
     from stages.artifacts import write_rows
     from stages.compression.loading import load_masked_lm
-    from stages.measurement.quality import Criterion, Student, Vocabulary, losses, torch_forward
+    from stages.measurement.quality import Criterion, Student, Vocabulary, rows, tallies, torch_forward
     from stages.measurement.variants import VARIANTS
     from stages.reading import load_tokenizer
     from stages.runtime import configure
@@ -43,8 +44,9 @@ def main() -> None:
     }
     bar = tqdm(batches, desc="quality-eval", unit="block")
     criterion = Criterion(params.distill.temperature, params.distill.kl_tokens)
-    found = losses(students, torch_forward(teacher), bar, criterion)
-    write_rows(METRICS, {name: {key: round(value, 6) for key, value in row.items()} for name, row in found.items()})
+    found = rows(tallies(students, torch_forward(teacher), bar, criterion), BASELINE)
+    # `+ 0.0`: an equal variant differs by 0, not by -0
+    write_rows(METRICS, {name: {key: round(value, 6) + 0 for key, value in row.items()} for name, row in found.items()})
 
 
 def held_out(params: Params, tokenizer: "PreTrainedTokenizerBase") -> "list[Batch]":

@@ -2,22 +2,33 @@
 
 import argparse
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stages import entry
 from stages.artifacts import atomic_path, read_json, write_rows
 from stages.params import load_params
-from stages.reporting import compressed, devices, figures, findings, page, score_figures
+from stages.reporting import devices, figures, findings, page, score_figures, tables, variant_tables
+from stages.reporting.cautions import cautions
 from stages.reporting.cells import Results, load_results
-from stages.reporting.comparison import Standings, kept, terminal
-from stages.reporting.compressed import Measurements
-from stages.reporting.summary import TEACHER, glue_metrics, mean_retained, own, paper, single_metrics, standing
-from stages.reporting.tables import render
+from stages.reporting.comparison import kept, terminal
+from stages.reporting.compressed import Making, Measurements, libraries_text, load_measurements, machine_text
+from stages.reporting.folding import fold, ordered, plain
+from stages.reporting.paired import Pairs, compare, mean_share
+from stages.reporting.summary import (
+    TEACHER,
+    Standings,
+    glue_metrics,
+    mean_retained,
+    own,
+    paper,
+    single_metrics,
+    standing,
+)
 
 METRICS = Path("metrics")
-SUMMARY = Path("data/eval/speed/summary.json")
+SPEED = Path("data/eval/speed")
 CURVES = Path("plots/distill")
 DEVICES = Path("plots/android-bench-collect/latency.png")
 OUTPUT = Path("plots/report")
@@ -30,25 +41,51 @@ def main() -> None:
         "--show", action="store_true", help="print BERT, DistilBERT and what is retained; write nothing"
     )
     show = parser.parse_args().show
-    results = load_results(load_params())
+    params = load_params()
+    results = load_results(params)
     standings = {
         (task, model): standing(results, task, model) for task in results.all_tasks() for model in results.models
     }
     if show:
         print(terminal(results, standings))
         return
-    measurements = compressed.load_measurements(METRICS, SUMMARY, results.models)
-    android = devices.load_devices(METRICS)
+    measurements = load_measurements(METRICS, SPEED, results.models, Making.of(params))
+    write(results, standings, measurements)
+    print(f"{METRICS}/ and {OUTPUT}/ written; {OUTPUT}/index.html tells it all, `dvc metrics show` prints the figures")
+
+
+def write(results: Results, standings: Standings, measurements: Measurements) -> None:
+    """Write the metrics of the cells, the tables as Markdown, the figures and the page."""
+    pairs, android = compare(results, standings), devices.load_devices(METRICS)
     write_metrics(results)
-    tables = render(results, standings, read_json(METRICS / "distill.json"))
-    text = "\n\n".join([tables.strip(), compressed.render(measurements), devices.render(android)])
+    introduction, warnings = tables.introduction(results), cautions(results, pairs, measurements)
+    written = [
+        tables.render(results, standings, pairs, read_json(METRICS / "distill.json")),
+        variant_tables.render(measurements),
+        devices.render(android, measurements.published_size),
+    ]
+    sections = ordered("\n\n".join(written))
+    noted = "\n".join(f"- {warning}" for warning in warnings)
+    document = "\n\n".join([introduction, f"What these figures cannot tell:\n\n{noted}", fold(sections)])
     with atomic_path(OUTPUT) as folder, tempfile.TemporaryDirectory() as vectors:
         folder.mkdir()
-        (folder / "tables.md").write_text(f"{text}\n", encoding="utf-8")
+        (folder / "tables.md").write_text(f"{document}\n", encoding="utf-8")
         drawn = draw(results, standings, measurements, folder, Path(vectors))
-        story = tell(results, standings, measurements, android, drawn)
-        (folder / "index.html").write_text(page.render(story, text), encoding="utf-8")
-    print(f"{METRICS}/ and {OUTPUT}/ written; {OUTPUT}/index.html tells it all, `dvc metrics show` prints the figures")
+        story = tell(results, headline(results, standings, pairs), measurements, android, warnings, drawn)
+        text = page.render(story, f"{introduction}\n\n{plain(sections)}")
+        (folder / "index.html").write_text(text, encoding="utf-8")
+
+
+def headline(results: Results, standings: Standings, pairs: Pairs) -> findings.Kept | None:
+    """Average what DistilBERT keeps; None where it or the teacher is no row, or nothing can be kept."""
+    if not {TEACHER, findings.STUDENT} <= set(results.models):
+        return None
+    shares = [share for share in kept(results, standings, findings.STUDENT).values() if share]
+    average = mean_retained(list(shares))
+    interval = mean_share([pair for (_, model), pair in pairs.items() if model == findings.STUDENT])
+    if average is None or interval is None:
+        return None
+    return findings.Kept(average, interval, len(shares), len(results.seeds))
 
 
 def draw(
@@ -92,18 +129,17 @@ def draw(
 
 def tell(
     results: Results,
-    standings: Standings,
+    kept: findings.Kept | None,
     measurements: Measurements,
     android: Mapping[str, Mapping[str, Any]],
+    warnings: Sequence[str],
     drawn: list[page.Figure],
 ) -> page.Story:
     """Put together what the page tells beside the tables."""
-    retained = None
-    if {TEACHER, findings.STUDENT} <= set(results.models):
-        retained = mean_retained(list(kept(results, standings, findings.STUDENT).values()))
     if any(row["status"] == devices.MEASURED for row in android.values()):
         caption = "Latency on Android devices: medians; bars reach to the 90th percentile."
         drawn = [*drawn, page.Figure("android", caption, "android/results/*.json", DEVICES)]
+    machine = measurements.summary["machine"]
     return page.Story(
         title="BERT and DistilBERT, side by side",
         facts={
@@ -112,11 +148,12 @@ def tell(
             "Models": ", ".join(results.models) or "none",
             "Fine-tuning seeds": ", ".join(map(str, results.seeds)),
             "Commit before the run": page.commit(),
-            "Machine of the speeds": compressed.machine_text(measurements.summary["machine"]),
+            "Machine of the speeds": machine_text(machine),
+            "Libraries": libraries_text(machine),
         },
-        headlines=findings.headlines(measurements, retained),
+        headlines=findings.headlines(measurements, kept),
         answers=findings.answers(measurements, android),
-        warnings=findings.warnings(results),
+        warnings=warnings,
         figures=drawn,
     )
 

@@ -76,9 +76,27 @@ def write_cell(
         "model_parameters": 22_700_000,
     }  # fmt: skip
     (place / "result.json").write_text(json.dumps(result))
-    if task == "CoLA":  # the only predictions that the report reads
-        predictions = np.where(np.arange(ROWS) < ROWS * 0.9, LABELS, 1 - LABELS)
-        pq.write_table(pa.table({"label": LABELS, "prediction": predictions}), place / "predictions.parquet")
+    pq.write_table(pa.table(predictions(task, made(model, task, seed))), place / "predictions.parquet")
+
+
+def made(model: str, task: str, seed: int) -> float:
+    """The share of rows that are right; on WNLI the models are equal."""
+    return scores(model, task, seed)["accuracy"] if task == "WNLI" else score(model, task, seed)
+
+
+def predictions(task: str, value: float) -> dict[str, np.ndarray]:
+    """Predictions of about that score, right on the first rows; MNLI's second dev split is all wrong."""
+    right = np.arange(ROWS) < ROWS * value
+    if task == "SQuAD":
+        return {"f1": 100.0 * right}
+    if task == "STS-B":
+        graded = np.random.default_rng(0).permutation(np.linspace(0, 5, ROWS))
+        return {"label": graded, "prediction": np.where(right, graded, 2.5)}
+    guesses = np.where(right, LABELS, 1 - LABELS)
+    if task == "MNLI":
+        both = {"label": np.tile(LABELS, 2), "prediction": np.concatenate([guesses, 1 - LABELS])}
+        return both | {"split": np.repeat(["dev", "dev_mismatched"], ROWS)}
+    return {"label": LABELS, "prediction": guesses}
 
 
 def make_project(folder: Path) -> None:

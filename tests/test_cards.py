@@ -152,7 +152,11 @@ def test_the_generated_world_is_no_data_set_of_the_hub(tmp_path: Path) -> None:
     assert source == Source("corpus of the generated English world of distilbert-dvc", "Apache-2.0")
 
 
-TABLES = "Profile `tiny`.\n\n### GLUE\n\n| a |\n\n### Size\n\n| b |\n\n### On Android\n\n| c |\n"
+FOLDED = "<details>\n<summary>{}</summary>\n\n{}\n\n</details>\n\n"
+TABLES = (
+    "Profile `tiny`.\n\n### GLUE\n\n| a |\n\n### Size\n\n| b |\n\n"
+    f"{FOLDED.format('Quality', '| q |')}{FOLDED.format('On Android', '| c |')}"
+)
 
 
 @pytest.fixture
@@ -171,6 +175,8 @@ def test_the_published_card_has_the_model_s_tables_and_its_new_name(ready: Path)
     assert 'model="owner/name"' in upload.card
     assert "### GLUE\n\n| a |" in upload.card
     assert "### Size\n\n| b |" in upload.card
+    assert "### Quality\n\n| q |" in upload.card
+    assert "details" not in upload.card
     assert "Android" not in upload.card
     assert "Profile `tiny`." in upload.card
     assert "### Size" not in publish.prepare("bert", "owner/name").card

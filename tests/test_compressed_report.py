@@ -10,13 +10,28 @@ from measurements import write_measurements
 
 from stages.errors import UserError
 from stages.reporting import figures
-from stages.reporting.compressed import Measurements, load_measurements, render
+from stages.reporting.compressed import Making, Measurements, load_measurements
+from stages.reporting.variant_tables import render
+
+MADE = Making(source="hub", kl_tokens="all", random=False)
+DASH = "\u2013"
 
 
 @pytest.fixture
 def found(tmp_path: Path) -> Measurements:
     write_measurements(tmp_path)
-    return load_measurements(tmp_path / "metrics", tmp_path / "data/eval/speed/summary.json", ("bert", "distilbert"))
+    return load(tmp_path, MADE)
+
+
+def load(folder: Path, making: Making) -> Measurements:
+    return load_measurements(folder / "metrics", folder / "data/eval/speed", ("bert", "distilbert"), making)
+
+
+def of_published_size(found: Measurements) -> Measurements:
+    """The same with as many parameters as the published student."""
+    for row_ in found.compression.values():
+        row_["parameters"] = 66_985_530
+    return found
 
 
 def row(text: str, section: str, first: str) -> list[str]:
@@ -29,8 +44,8 @@ def test_sizes_and_speeds_stand_beside_the_first_variant(found: Measurements) ->
     text = render(found)
     assert row(text, "Size", "PyTorch, INT8") == ["PyTorch, INT8", "1,234,567", "10.0 %", "90.00", "0.90", "80.00"]
     speed = row(text, "Speed and memory", "ONNX, INT8")
-    assert speed[1:] == ["55", "12.0", "2.7", "10.7", "21.3", "4.0 to 6.5", "11.7", "6.00x", "60.0", "200.0"]
-    assert "A Processor, 1 thread of 2 cores (avx2 avx512_vnni); torch 2.13.0, onnxruntime 1.32.0." in text
+    assert speed[1:] == ["55", "12.0", "2.7", "10.7", "21.3", "4.0 to 6.5", "11.7", "6.00x", "60.0", "6.00x", "200.0"]
+    assert "Linux x86_64; torch 2.13.0, onnxruntime 1.32.0. Each model in 3 fresh processes, " in text
     assert "Pruned: magnitude, amount 0.3." in text
 
 
@@ -49,27 +64,80 @@ def test_the_teacher_s_speed_is_the_measure_of_the_student_s(found: Measurements
     assert row(render(found), "Speed of teacher and student", "BERT")[-1] == "1.00x"
 
 
-def test_published_rows_stand_beside_models_of_their_size_only(found: Measurements) -> None:
-    assert "PyTorch, INT8, published" not in render(found)
-    for row_ in found.compression.values():
-        row_["parameters"] = 66_985_530
-    assert row(render(found), "Size", "PyTorch, INT8, published: reproduction")[3:5] == ["154.77", "0.61"]
-    assert row(render(found), "Speed of teacher and student", "DistilBERT, published: reproduction")[-1] == "2.08x"
+def test_beside_a_model_of_another_size_only_ratios_are_published(found: Measurements) -> None:
+    text = render(found)
+    assert row(text, "Size", "PyTorch, INT8, published: reproduction, ratios only\u00b9")[3:5] == [DASH, "0.61"]
+    assert row(text, "Size", "PyTorch, INT8 here minus published: reproduction")[3:5] == [DASH, "+0.29"]
+    faster = row(text, "Speed and memory", "PyTorch, INT8, published: reproduction, ratios only\u00b9")
+    assert faster[1:] == [*[DASH] * 9, "1.66x", DASH]
+    paper = row(text, "Speed of teacher and student", "DistilBERT, published: Sanh et al. 2019, ratios only\u00b9")
+    assert paper[1:] == [DASH, "0.60", DASH, DASH, "1.63x"]
+    assert "published:" not in text.split("### Quality")[1]  # a loss is no ratio
+    assert "\u00b9 ratios only: another model" in text
+
+
+def test_of_the_published_size_every_published_figure_stands_beside_ours(found: Measurements) -> None:
+    for one in found.speed.values():
+        one["samples"] = 1000
+    text = render(of_published_size(found))
+    assert row(text, "Size", "PyTorch, INT8, published: reproduction")[3:5] == ["154.77", "0.61"]
     size = found.compression["quantized"]["size_mb"] - 154.77
-    assert row(render(found), "Size", "PyTorch, INT8 here minus published: reproduction")[3] == f"{size:+.2f}"
+    assert row(text, "Size", "PyTorch, INT8 here minus published: reproduction")[3] == f"{size:+.2f}"
+    first = row(text, "Speed and memory", "PyTorch, published: reproduction\u00b9")
+    assert first[2] == "15.51"
+    assert first[-3:] == ["82.33", DASH, "60.70"]  # the peak memory of the first alone means anything
+    assert row(text, "Speed and memory", "PyTorch, pruned, published: reproduction")[-3:] == ["82.82", "1.01x", DASH]
+    assert "only the first is meaningful" in text
+    passes = row(text, "Speed of teacher and student", "DistilBERT, published: reproduction")
+    assert passes[-2:] == ["34.23", "2.08x"]
+    assert row(text, "Speed of teacher and student", "BERT-base, published: reproduction")[-2:] == ["71.24", DASH]
     ratio = found.speed["bert"]["inference_seconds"] / found.speed["distilbert"]["inference_seconds"] - 71.24 / 34.23
-    faster = row(render(found), "Speed of teacher and student", "DistilBERT here minus published: reproduction")
-    assert faster[-1] == f"{ratio:+.2f}"
+    faster = row(text, "Speed of teacher and student", "DistilBERT here minus published: reproduction")
+    assert faster[-2:] == [f"{4 - 34.23:+.2f}", f"{ratio:+.2f}x"]
+    assert row(text, "Quality", "PyTorch, published: reproduction")[1:4] == ["6.6854", "7.6096", "0.2679"]
+    assert row(text, "Quality", "PyTorch here minus published: reproduction")[1] == f"{3 - 6.6854:+.4f}"
 
 
-def test_losses_of_every_variant_are_shown(found: Measurements) -> None:
-    assert row(render(found), "Quality", "PyTorch, pruned")[1:] == ["5.0000", "3.0000", "0.1000", "0.5000"]
+def test_seconds_over_another_number_of_pairs_are_not_compared(found: Measurements) -> None:
+    text = render(of_published_size(found))
+    assert (
+        row(text, "Speed of teacher and student", "DistilBERT, published: reproduction, ratios only\u00b9")[4] == DASH
+    )
+    for one in found.speed.values():
+        one["samples"] = 1500
+    assert row(render(found), "Speed of teacher and student", "DistilBERT, published: Sanh et al. 2019")[4] == "410.00"
+
+
+@pytest.mark.parametrize(
+    ("making", "columns"),
+    [
+        (Making("hub", "masked", random=False), ["6.6854", DASH, "0.2679"]),  # the published KL saw all tokens
+        (Making("embedded", "all", random=False), None),
+        (Making("hub", "all", random=True), None),
+    ],
+)
+def test_losses_are_compared_within_their_convention_and_kind_of_text(
+    tmp_path: Path, found: Measurements, making: Making, columns: list[str] | None
+) -> None:
+    text = render(of_published_size(load(tmp_path, making)))
+    if columns is None:
+        assert "published:" not in text.split("### Quality")[1]
+    else:
+        assert row(text, "Quality", "PyTorch, published: reproduction")[1:4] == columns
+    assert ("say nothing about quality" in text) == making.random
+
+
+def test_losses_of_every_variant_are_shown_with_what_they_differ_by(found: Measurements) -> None:
+    text = render(found)
+    shown = row(text, "Quality", "PyTorch, pruned")[1:]
+    assert shown == ["5.0000", "3.0000", "0.1000", "0.5000", "+1.5000 to +2.5000", "+0.0 to +0.0"]
+    assert "400 masked tokens" in text
 
 
 def test_a_missing_result_is_named(tmp_path: Path, found: Measurements) -> None:
     (tmp_path / "metrics/quality/combined.json").unlink()
     with pytest.raises(UserError, match=r"quality/combined.json: not found; `dvc repro` makes it"):
-        load_measurements(tmp_path / "metrics", tmp_path / "data/eval/speed/summary.json", ("bert", "distilbert"))
+        load(tmp_path, MADE)
 
 
 def test_figures_are_files_that_do_not_change_with_the_clock(tmp_path: Path, found: Measurements) -> None:

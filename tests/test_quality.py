@@ -11,7 +11,8 @@ from stages.distillation.masking import Batch, Masking
 from stages.distillation.models import BertStates, DistilBertStates, FrozenTeacher
 from stages.distillation.objectives import TripleLoss
 from stages.distillation.student import build_student
-from stages.measurement.quality import Criterion, Student, Vocabulary, losses, torch_forward
+from stages.measurement.paired import Tally
+from stages.measurement.quality import FIGURES, Criterion, Student, Vocabulary, rows, tallies, torch_forward
 
 LENGTH = 16
 
@@ -54,7 +55,8 @@ def test_the_losses_are_those_of_distillation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     students = {"student": Student(torch_forward(student), same())}
-    found = losses(students, torch_forward(bert), batches, Criterion(2.0, kl_tokens))["student"]
+    (tally,) = tallies(students, torch_forward(bert), batches, Criterion(2.0, kl_tokens)).values()
+    found = tally.averages()
     states, teacher_states = DistilBertStates(student.config), BertStates(bert.config)
     states.load_state_dict(student.state_dict())
     teacher_states.load_state_dict(bert.state_dict())
@@ -65,6 +67,8 @@ def test_the_losses_are_those_of_distillation(
     masked, tokens = (sum(len(batch[key]) for batch in batches) for key in ("labels", "order"))
     expected = objective.metrics(sums.tolist(), masked, tokens)
     assert found == {name: pytest.approx(expected[name], rel=1e-4) for name in found}
+    assert tally.seen("mlm_loss") == masked
+    assert len(tally.sums) == sum(len(batch["input_ids"]) for batch in batches)  # a block each
 
 
 def test_a_smaller_vocabulary_is_compared_on_what_it_has(
@@ -81,7 +85,7 @@ def test_a_smaller_vocabulary_is_compared_on_what_it_has(
 
     vocabulary = Vocabulary.between(tokenizer(), small)
     students = {"large": Student(torch_forward(student), same()), "small": Student(forward, vocabulary)}
-    both = losses(students, torch_forward(bert), batches, Criterion(1.0, "masked"))
+    both = rows(tallies(students, torch_forward(bert), batches, Criterion(1.0, "masked")), "large")
     found = both["small"]
     assert "covered" not in both["large"]
     mlm, kl, seen, total = 0.0, 0.0, 0, 0
@@ -100,3 +104,31 @@ def test_a_smaller_vocabulary_is_compared_on_what_it_has(
     assert found["covered"] == pytest.approx(seen / total)
     assert found["mlm_loss"] == pytest.approx(mlm / seen, rel=1e-4)
     assert found["distill_loss"] == pytest.approx(kl / seen, rel=1e-4)
+
+
+def tally(*losses: float) -> Tally:
+    """Blocks of ten tokens with these MLM losses each."""
+    sums = np.array([[10 * loss, 10.0, 10.0, 5.0] for loss in losses])
+    return Tally(FIGURES, sums, np.full_like(sums, 10.0))
+
+
+def test_a_variant_s_difference_is_paired_by_block() -> None:
+    blocks = np.linspace(1.0, 9.0, 30)  # whose losses differ far more than the variants do
+    found = rows({"baseline": tally(*blocks), "worse": tally(*(blocks + 0.1)), "equal": tally(*blocks)}, "baseline")
+    assert not [key for key in found["baseline"] if "difference" in key]
+    worse = [found["worse"][f"mlm_loss_difference{end}"] for end in ("_low", "", "_high")]
+    assert worse == pytest.approx([0.1] * 3)
+    assert [found["equal"][f"mlm_loss_difference{end}"] for end in ("_low", "", "_high")] == [0.0] * 3
+    assert found["worse"]["accuracy_difference"] == 0.0
+    assert found["worse"]["masked_tokens"] == 300
+
+
+def test_the_interval_of_a_difference_is_that_of_its_mean_over_blocks_and_repeats() -> None:
+    changes = np.random.default_rng(0).normal(0.2, 1.0, 400)
+    pair = {"baseline": tally(*np.full(400, 5.0)), "other": tally(*(5.0 + changes))}
+    row = rows(pair, "baseline")["other"]
+    half = 1.96 * changes.std() / np.sqrt(len(changes))
+    assert row["mlm_loss_difference"] == pytest.approx(changes.mean())
+    assert row["mlm_loss_difference_low"] == pytest.approx(changes.mean() - half, abs=0.1 * half)
+    assert row["mlm_loss_difference_high"] == pytest.approx(changes.mean() + half, abs=0.1 * half)
+    assert rows(pair, "baseline")["other"] == row

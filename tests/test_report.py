@@ -2,22 +2,29 @@
 
 import copy
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
 from report_project import DISTILL, GENERATED, GLUE, MODELS, ROOT, SEEDS, make_project, run, score, scores, write_cell
 from ruamel.yaml import YAML
 
 from stages.errors import UserError
 from stages.params import validate
+from stages.reporting.cautions import cautions
 from stages.reporting.cells import Results, load_results
 from stages.reporting.comparison import terminal
+from stages.reporting.compressed import Making, load_measurements
+from stages.reporting.folding import unfold
+from stages.reporting.paired import Pair, compare
+from stages.reporting.statistics import Interval
 from stages.reporting.summary import mean_retained, retained, standing
-from stages.reporting.tables import render
+from stages.reporting.tables import introduction, render
 
 
 @pytest.fixture
@@ -42,7 +49,9 @@ def gather(values: dict) -> Results:
 
 def tables(values: dict) -> str:
     results = gather(values)
-    return render(results, {key: standing(results, *key) for key in results.cells}, DISTILL)
+    standings = {key: standing(results, *key) for key in results.cells}
+    text = render(results, standings, compare(results, standings), DISTILL)
+    return f"{introduction(results)}\n\n{text}"
 
 
 def metric(project: Path, name: str) -> dict[str, float]:
@@ -162,12 +171,10 @@ def test_retention_is_corrected_for_chance_and_skips_what_the_teacher_cannot_do(
     assert len(numbers) == 10
     assert mean_retained(list(kept.values())).corrected == pytest.approx(fmean(numbers))
     text = tables(values)
-    assert row(text, "What DistilBERT retains", "RTE")[-2:] == [
-        f"{kept['RTE'].corrected:.3f}",
-        f"{kept['RTE'].ratio:.3f}",
-    ]
+    shown = row(text, "What DistilBERT retains", "RTE")
+    assert [shown[-3], shown[-1]] == [f"{100 * kept['RTE'].corrected:.1f} %", f"{100 * kept['RTE'].ratio:.1f} %"]
     assert row(text, "What DistilBERT retains", "WNLI")[-1] == "\N{EN DASH}"
-    assert row(text, "What DistilBERT retains", "average")[-2] == f"{fmean(numbers):.3f}"
+    assert row(text, "What DistilBERT retains", "average")[-3] == f"{100 * fmean(numbers):.1f} %"
     assert "Chance is not beaten by BERT on WNLI, DistilBERT on WNLI." in text
 
 
@@ -188,6 +195,7 @@ def test_scores_of_the_generated_world_stand_alone(values, project):
     text = tables(values)
     assert "do not compare with published scores" in text
     assert ", published" not in text
+    assert "only the ratios compare" in text.split("### Retention of DistilBERT beside the published")[1]
 
 
 def test_published_rows_appear_for_hub_data_and_in_their_own_convention_only(values, project):
@@ -224,7 +232,7 @@ def test_published_rows_appear_for_hub_data_and_in_their_own_convention_only(val
 def test_every_table_marks_generated_or_incomplete_data(values, project):
     text = tables(values)
     for section in text.split("\n### ")[1:]:
-        if not section.startswith("Distillation"):
+        if not section.startswith(("Distillation", "Retention of")):
             assert f"{GENERATED}." in section, section
 
 
@@ -233,6 +241,67 @@ def test_held_out_losses_are_shown(values, project):
     assert row(text, "Distillation", "masked language modelling loss")[1] == "2.5000"
     assert row(text, "Distillation", "updates")[1] == "12,345"
     assert row(text, "Distillation", "teacher layers")[1] == "0,1,3,5"
+
+
+def retained_row(text: str, task: str) -> list[str]:
+    """Difference, its interval, retained share, its interval and ratio."""
+    return row(text, "What DistilBERT retains", task)[-5:]
+
+
+def test_what_the_dev_rows_cannot_tell_apart_is_marked(values, project):
+    text = tables(values)
+    assert retained_row(text, "WNLI")[:2] == ["+0.0000\u2248", "+0.0000 to +0.0000"]
+    difference, interval, *_ = retained_row(text, "RTE")
+    assert difference == "-0.1000"
+    low, high = map(float, interval.split(" to "))
+    half = 1.96 * (0.1 * 0.9 / 200) ** 0.5  # the models differ on a tenth of 200 rows
+    assert (low, high) == pytest.approx((-0.1 - half, -0.1 + half), abs=0.1 * half)
+    assert "cannot be told apart from BERT (WNLI)" in text
+
+
+def test_only_the_matched_rows_of_mnli_count(values, project):
+    assert retained_row(tables(values), "MNLI")[0] == "-0.1000"
+
+
+def test_a_share_above_all_of_it_and_one_that_says_nothing_are_named(values, project):
+    results = gather(values)
+    standings = {key: standing(results, *key) for key in results.cells}
+    pairs = compare(results, standings)
+    better = Pair(0.02, Interval(-0.01, 0.05), np.array([0.9, 1.2]))
+    vague = Pair(-0.02, Interval(-0.05, 0.01), np.array([-0.3, 1.2]))
+    found = load_measurements(Path("metrics"), Path("data/eval/speed"), MODELS, Making("embedded", "all", False))
+    lines = cautions(results, {**pairs, ("CoLA", "distilbert"): better, ("RTE", "distilbert"): vague}, found)
+    above = next(line for line in lines if "more than all of BERT's score" in line)
+    assert "CoLA 91 to 119 %" in above
+    assert "RTE" not in above
+    assert "RTE -26 to 116 %" in next(line for line in lines if "anything from none to all" in line)
+    assert "CoLA, RTE and WNLI" in next(line for line in lines if "cannot be told apart" in line)
+
+
+def test_retention_stands_beside_what_was_published_in_each_convention(values, project):
+    text = tables(values)
+    section = "Retention of DistilBERT beside the published"
+    shown = row(text, section, "MRPC")
+    model, teacher = (scores(name, "MRPC", 1) for name in ("distilbert", "bert"))
+    paper = (model["accuracy"] + model["f1"]) / (teacher["accuracy"] + teacher["f1"])
+    ratio = model["accuracy"] / teacher["accuracy"]
+    assert shown[1:4] == [f"{100 * paper:.1f} %", "98.8 %", f"{100 * (paper - 87.5 / 88.6):+.1f}"]
+    assert shown[4:] == [f"{100 * ratio:.1f} %", "92.2 %", f"{100 * (ratio - 0.6985 / 0.7574):+.1f}"]
+    assert row(text, section, "GLUE average")[2] == "96.9 %"  # the paper says 97
+    assert row(text, section, "SQuAD")[2] == "96.9 %"
+
+
+def test_the_important_tables_come_first_and_the_others_are_folded(values, project):
+    run(values, project)
+    document = (project / "plots/report/tables.md").read_text()
+    assert re.findall("^### (.+)$", document, flags=re.MULTILINE) == [
+        "GLUE", "IMDb", "SQuAD 1.1", "What DistilBERT retains", "Size", "Speed of teacher and student",
+        "Speed and memory",
+    ]  # fmt: skip
+    hidden = re.findall("<details>\n<summary>(.+)</summary>\n\n(?:.|\n)+?\n\n</details>", document)
+    assert hidden[0] == "GLUE in the paper's convention"
+    assert {"Quality", "Against chance", "On Android", "Distillation"} <= set(hidden)
+    assert list(unfold(document))[7:] == hidden
 
 
 def test_the_report_imports_no_deep_learning_library():

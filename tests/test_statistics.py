@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import matthews_corrcoef
 
-from stages.reporting.statistics import fisher, matthews_bootstrap, retention, wilson
+from stages.reporting.statistics import (
+    Interval,
+    accuracy,
+    fisher,
+    matthews,
+    matthews_bootstrap,
+    paired_bootstrap,
+    pearson,
+    quantiles,
+    retention,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("score", "rows"), [(0.0, 10), (0.5, 100), (0.93, 872), (1.0, 71)])
@@ -80,3 +91,44 @@ def test_retention():
     assert retention(0.7, 0.9, 0.5) == pytest.approx(0.5)
     assert retention(0.9, 0.9, 0.5) == pytest.approx(1.0)
     assert retention(0.4, 0.9, 0.5) == pytest.approx(-0.25)
+
+
+def drawn(metric, labels, first, second):
+    return quantiles(np.subtract(*paired_bootstrap(metric, labels, first, second)))
+
+
+def test_a_paired_interval_is_that_of_the_rows_differences():
+    generator = np.random.default_rng(3)
+    labels = generator.integers(0, 2, 500).astype(float)
+    first, second = (np.where(generator.random(500) < right, labels, 1 - labels)[None] for right in (0.8, 0.7))
+    changes = (first[0] == labels).astype(float) - (second[0] == labels)
+    interval, half = drawn(accuracy, labels, first, second), 1.96 * changes.std() / np.sqrt(500)
+    assert interval.low == pytest.approx(changes.mean() - half, abs=0.1 * half)
+    assert interval.high == pytest.approx(changes.mean() + half, abs=0.1 * half)
+    assert drawn(accuracy, labels, first, first) == Interval(0.0, 0.0)
+
+
+def test_pairing_tells_apart_what_single_intervals_cannot():
+    labels = np.arange(400) % 2 * 1.0
+    second = np.where(np.arange(400) < 280, labels, 1 - labels)
+    first = np.where(np.arange(400) < 292, labels, 1 - labels)  # right wherever the second is, and on 12 rows more
+    assert wilson(0.73, 400).low < 0.7
+    assert not drawn(accuracy, labels, first[None], second[None]).holds(0.0)
+
+
+@pytest.mark.parametrize(("metric", "reference"), [(pearson, np.corrcoef), (matthews, matthews_corrcoef)])
+def test_weighted_correlations_are_those_of_repeated_rows(metric, reference):
+    generator = np.random.default_rng(4)
+    labels, predictions = generator.integers(0, 2, (2, 12)).astype(float)
+    weights = generator.integers(0, 4, (5, 12))
+    for score, counts in zip(metric(labels, predictions, weights), weights, strict=True):
+        expected = np.asarray(reference(np.repeat(labels, counts), np.repeat(predictions, counts))).flat[-2:][0]
+        assert score == pytest.approx(expected)
+
+
+def test_two_models_are_compared_by_their_median_seeds():
+    labels = np.arange(100) % 2 * 1.0
+    wrong = 1 - labels
+    assert drawn(accuracy, labels, np.stack([labels, labels, wrong]), np.stack([wrong, labels, wrong])) == Interval(
+        1, 1
+    )

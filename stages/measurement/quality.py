@@ -3,7 +3,7 @@
 Shapes: B blocks of L tokens, N of the tokens that a loss sees, V entries of the vocabulary, H hidden size.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,9 +14,11 @@ from transformers import PreTrainedTokenizerBase
 
 from stages.distillation.losses import cosine_loss
 from stages.distillation.masking import Batch
+from stages.measurement.paired import Tally
 
 Outputs = tuple[Tensor, Tensor]  # logits (B, L, V), last hidden states (B, L, H)
 Forward = Callable[[Tensor], Outputs]
+FIGURES = ("mlm_loss", "distill_loss", "cosine_loss", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -86,30 +88,40 @@ class Student:
 
 
 @torch.inference_mode()
-def losses(
+def tallies(
     students: Mapping[str, Student], teacher: Forward, batches: Iterable[Batch], criterion: Criterion
-) -> dict[str, dict[str, float]]:
-    """Average MLM, distillation and cosine loss and accuracy over the tokens that each sees, for every student.
+) -> dict[str, Tally]:
+    """Sum MLM, distillation and cosine loss and right predictions of every student by block, over what each sees.
 
-    With a smaller vocabulary than the teacher's, MLM and KL see only tokens whose original is in it, the teacher's
-    distribution is that over the shared tokens, and `covered` is the share of masked tokens that were seen.
+    With a smaller vocabulary than the teacher's, MLM and KL see only tokens whose original is in it, and the teacher's
+    distribution is that over the shared tokens.
     """
-    sums, counts = ({name: torch.zeros(4, dtype=torch.float64) for name in students} for _ in range(2))
-    labels = 0
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in students}
     for part in (part for batch in batches for part in _rows(batch)):
-        labels += int((part.labels >= 0).sum())
         expected = teacher(part.ids)
         for name, student in students.items():
-            found, seen = _sums(student, expected, part, criterion)
-            sums[name] += found
-            counts[name] += seen
-    return {name: _averages(sums[name], counts[name], labels) for name in students}
+            found[name].append(_sums(student, expected, part, criterion))
+    return {name: _tally(blocks) for name, blocks in found.items()}
 
 
-def _averages(sums: Tensor, counts: Tensor, labels: int) -> dict[str, float]:
-    mlm, kl, cosine, right = (sums / counts.clamp(min=1)).tolist()
-    values = {"mlm_loss": mlm, "distill_loss": kl, "cosine_loss": cosine, "accuracy": right}
-    return values if counts[0] == labels else {**values, "covered": counts[0].item() / labels}
+def _tally(blocks: Sequence[tuple[Tensor, Tensor]]) -> Tally:
+    sums, counts = (torch.stack(values).numpy() for values in zip(*blocks, strict=True))
+    return Tally(FIGURES, sums, counts)
+
+
+def rows(found: Mapping[str, Tally], baseline: str) -> dict[str, dict[str, float]]:
+    """Average every student's figures, and set them beside the baseline's.
+
+    `masked_tokens` is the number that MLM loss and accuracy are over; where the vocabulary leaves some out, `covered`
+    is the share of them that were seen.
+    """
+    table, masked = {}, max(tally.seen("mlm_loss") for tally in found.values())
+    for name, tally in found.items():
+        seen = tally.seen("mlm_loss")
+        covered = {} if seen == masked else {"covered": seen / masked}
+        differences = {} if name == baseline else tally.minus(found[baseline])
+        table[name] = {**tally.averages(), "masked_tokens": seen, **covered, **differences}
+    return table
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
 """Models beside each other: what is retained of the teacher, and whether a score beats chance."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from stages.reporting.cells import Results
-from stages.reporting.labels import metric_name, number, percent, spread_text, title
+from stages.reporting.labels import metric_name, number, percent, percent_range, spread_text, title
 from stages.reporting.markdown import DASH, Footnotes, aligned, markdown_table
-from stages.reporting.summary import TEACHER, Retained, Standing, mean_retained, retained
-
-Standings = Mapping[tuple[str, str], Standing]  # by task and model
+from stages.reporting.paired import Pair, Pairs, mean_share
+from stages.reporting.statistics import Interval
+from stages.reporting.summary import TEACHER, Retained, Standings, mean_retained, retained
 
 RETAINED = (
     "Retained = ({student} - chance) / ({teacher} - chance); ratio = {student} / {teacher}. A dash: {teacher} does not "
-    "beat chance on the task, which then does not count in the average."
+    "beat chance on the task, which then does not count in the average. Difference: {student} minus {teacher} on the "
+    "same dev rows. Intervals: 95 %, paired bootstrap over the dev rows. {apart}"
 )
+EQUAL = "\N{ALMOST EQUAL TO}"
 AGAINST_CHANCE = (
     "95 % intervals over the dev rows: Wilson for accuracy and, conservatively, for SQuAD's F1; Fisher's z for "
     "Pearson; bootstrap for Matthews. Chance is the accuracy of the dev set's majority class, and 0 for correlations "
@@ -21,25 +23,39 @@ AGAINST_CHANCE = (
 )
 
 
-def retained_tables(results: Results, standings: Standings) -> list[str]:
+def retained_tables(results: Results, standings: Standings, pairs: Pairs) -> list[str]:
     """Lay out one table for each model that has the teacher beside it."""
     if TEACHER not in results.models:
         return []
-    return [_retained_table(results, standings, model) for model in results.models if model != TEACHER]
+    return [_retained_table(results, standings, pairs, model) for model in results.models if model != TEACHER]
 
 
-def _retained_table(results: Results, standings: Standings, model: str) -> str:
+def _retained_table(results: Results, standings: Standings, pairs: Pairs, model: str) -> str:
     notes, rows = Footnotes(), []
     shares = kept(results, standings, model)
     for task in results.all_tasks():
         teacher, student, text = standings[task, TEACHER], standings[task, model], _digits(task, 4)
-        name = task + notes.mark(task, results.first(task).note)
+        pair, name = pairs[task, model], task + notes.mark(task, results.first(task).note)
         scores = [text(teacher.chance), spread_text(teacher.score, text), spread_text(student.score, text)]
-        rows.append([name, metric_name(task), *scores, *_shares(shares[task])])
-    rows.append(["average", "", "", "", "", *_shares(mean_retained(list(shares.values())))])
-    header = ["Task", "Metric", "Chance", title(TEACHER), title(model), "Retained", "Ratio"]
-    explanation = RETAINED.format(student=title(model), teacher=title(TEACHER))
+        rows.append([name, metric_name(task), *scores, *_difference(task, pair), *_shares(shares[task], pair.share)])
+    average = mean_share([pairs[task, model] for task in results.all_tasks()])
+    rows.append(["average", *[""] * 6, *_shares(mean_retained(list(shares.values())), average)])
+    header = ["Task", "Metric", "Chance", title(TEACHER), title(model), "Difference", "its 95 % interval"]
+    header += ["Retained", "its 95 % interval", "Ratio"]
+    explanation = RETAINED.format(student=title(model), teacher=title(TEACHER), apart=_apart(results, pairs, model))
     return _section(f"What {title(model)} retains", explanation, markdown_table(header, rows), notes.text())
+
+
+def _apart(results: Results, pairs: Pairs, model: str) -> str:
+    equal = not_told_apart(results, pairs, model)
+    if not equal:
+        return "**Every difference is more than chance among these rows.**"
+    return f"**{EQUAL}: cannot be told apart from {title(TEACHER)} ({', '.join(equal)}).**"
+
+
+def not_told_apart(results: Results, pairs: Pairs, model: str) -> list[str]:
+    """List the tasks on which the dev rows show no difference between a model and the teacher."""
+    return [task for task in results.all_tasks() if not pairs[task, model].told_apart]
 
 
 def against_chance(results: Results, standings: Standings) -> str:
@@ -99,8 +115,17 @@ def _digits(task: str, digits: int) -> Callable[[float], str]:
     return partial(number, digits=2 if task == "SQuAD" else digits)
 
 
-def _shares(share: Retained | None) -> Sequence[str]:
-    return (f"{share.corrected:.3f}", f"{share.ratio:.3f}") if share else (DASH, DASH)
+def _difference(task: str, pair: Pair) -> Sequence[str]:
+    digits = 2 if task == "SQuAD" else 4
+    mark = "" if pair.told_apart else EQUAL
+    low, high = (f"{value:+z.{digits}f}" for value in (pair.interval.low, pair.interval.high))
+    return f"{pair.difference:+z.{digits}f}{mark}", f"{low} to {high}"
+
+
+def _shares(share: Retained | None, interval: Interval | None) -> Sequence[str]:
+    if share is None or interval is None:
+        return DASH, DASH, DASH
+    return percent(share.corrected), percent_range(interval.low, interval.high), percent(share.ratio)
 
 
 def _percent(share: Retained | None) -> str:

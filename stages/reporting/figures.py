@@ -17,32 +17,34 @@ COLOURS = {"torch": "C1", "onnx": "C0"}
 
 
 def pareto(found: Measurements, paths: Sequence[Path]) -> None:
-    """Draw every variant at its size and latency, coloured by its distillation loss; thick rings: the Pareto front."""
+    """Draw every variant at its size and latency, coloured by its MLM loss; thick rings: the Pareto front."""
     length = found.middle
-    points = {
-        name: (row["size_mb"], row["latency_ms"][length]["p50"], found.quality[name]["distill_loss"])
-        for name, row in found.compression.items()
-    }
+    points = {name: point(found, name) for name in found.compression}
     with saved(paths, SIZE, "constrained") as figure:
         axes = figure.subplots()
         best = front(list(points.values()))
         lowest, highest = (f(loss for *_, loss in points.values()) for f in (min, max))
         for runtime, marker in MARKERS.items():
-            chosen = [point for name, point in points.items() if name.startswith("onnx") == (runtime == "onnx")]
-            chosen.sort(key=lambda point: -point[2])  # the better ones on top and smaller, as some coincide
+            chosen = [one for name, one in points.items() if name.startswith("onnx") == (runtime == "onnx")]
+            chosen.sort(key=lambda one: -one[2])  # the better ones on top and smaller, as some coincide
             areas = np.linspace(330, 70, len(chosen))
             sizes, latencies, losses = zip(*chosen, strict=True)
-            rings = [RING if point in best else 0.6 for point in chosen]
+            rings = [RING if one in best else 0.6 for one in chosen]
             drawn = axes.scatter(
                 sizes, latencies, c=losses, vmin=lowest, vmax=highest, cmap="viridis_r", marker=marker, s=areas,
                 zorder=3, edgecolors=INK, linewidths=rings,
             )  # fmt: skip
-        _annotate(axes, {TITLES[name]: point[:2] for name, point in points.items()})
-        figure.colorbar(drawn, label="distillation loss (lower is better)")
+        _annotate(axes, {TITLES[name]: (one[0], one[1]) for name, one in points.items()})
+        figure.colorbar(drawn, label="MLM loss (lower is better)")
         axes.set(xlabel="size on disk, MiB", ylabel=f"latency at {length} tokens, ms (median)", ylim=(0, None))
-        axes.set_xlim(0, 1.3 * max(point[0] for point in points.values()))
+        axes.set_xlim(0, 1.3 * max(one[0] for one in points.values()))
         title = "Size, latency and loss; thick rings: nothing else is as good in all three;"
         axes.set_title(f"{title}\nof marks that coincide the better one lies on top", fontsize=10)
+
+
+def point(found: Measurements, name: str) -> Point:
+    """Return a variant's size, latency and MLM loss."""
+    return found.compression[name]["size_mb"], found.latency(name), found.quality[name]["mlm_loss"]
 
 
 def front(points: Sequence[Point]) -> set[Point]:

@@ -1,6 +1,6 @@
 """How models, metrics and scores are named and written in every table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stages.reporting.cells import Cell, Spread
 from stages.reporting.markdown import DASH
@@ -39,3 +39,18 @@ def number(value: float, digits: int) -> str:
 def percent(value: float | None) -> str:
     """Write a share as a percentage; a dash where there is none."""
     return DASH if value is None else f"{100 * value:.1f} %"
+
+
+def percent_range(low: float, high: float) -> str:
+    """Write an interval of shares in whole percents."""
+    return f"{100 * low:z.0f} to {100 * high:z.0f} %"
+
+
+def times(larger: float, smaller: float) -> str:
+    """Write how many times as large one figure is as another."""
+    return f"{larger / smaller:.1f}x"
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Join names as a sentence does."""
+    return f" {last} ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)

@@ -16,6 +16,7 @@ from stages.drawing import INK, PAPER
 from stages.reporting.findings import Answer, Headline
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
+MADE_FROM = ("stages", "params.yaml", "dvc.yaml", "published", "constraints.txt")
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,17 @@ def _html(markdown: str) -> Markup:
 
 
 def commit() -> str:
-    """Name the commit that is checked out, from which the run began; `none` outside of a git checkout."""
+    """Name the commit that is checked out, and whether what makes results is changed; `none` outside of a checkout.
+
+    Only code and settings count: a run itself changes metrics and `dvc.lock`.
+    """
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=10", "--exclude=*"], capture_output=True, text=True, check=True
-        )
+        found = _git("describe", "--always", "--abbrev=10", "--exclude=*")
+        changed = _git("status", "--porcelain", "--", *MADE_FROM)
     except (OSError, subprocess.CalledProcessError):
         return "none"
-    return found.stdout.strip()
+    return f"{found}, with uncommitted changes of code or settings" if changed else found
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()

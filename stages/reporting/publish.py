@@ -6,7 +6,6 @@ tables of that model's scores, sizes and speed.
 
 import argparse
 import os
-import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from stages.cards.card import NAME as CARD
 from stages.entry import run
 from stages.errors import UserError
+from stages.reporting.folding import unfold
 from stages.reporting.readme import TABLES
 from stages.sources.models import MODEL_ID
 
@@ -68,15 +68,9 @@ def prepare(model: str, repository: str, models: Path = MODELS, tables: Path = T
     card = (folder / CARD).read_text(encoding="utf-8").replace(f'"{folder.as_posix()}"', f'"{repository}"')
     card = card.replace(f'"{folder.as_posix()}/', '"')  # its files, wherever they are downloaded to
     text = tables.read_text(encoding="utf-8")
-    found, about = sections(text), text.partition("###")[0].strip()
-    shown = [found[title] for title in SECTIONS.get(model, SCORES) if title in found]
+    found, about = unfold(text), text.partition("###")[0].strip()
+    shown = [f"### {title}\n\n{found[title]}" for title in SECTIONS.get(model, SCORES) if title in found]
     return Upload(repository, files, "\n\n".join([card.strip(), "## Results", about, HOW_SCORED, *shown]) + "\n")
-
-
-def sections(tables: str) -> dict[str, str]:
-    """Split the report's tables by their headings, which stay in front of each."""
-    parts = re.split(r"^### (.+)$", tables, flags=re.MULTILINE)
-    return {title: f"### {title}\n\n{text.strip()}" for title, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def send(upload: Upload, private: bool, api: HfApi) -> str:

@@ -12,6 +12,7 @@ from stages.errors import UserError
 FOLDER = Path(__file__).resolve().parents[2] / "published"
 NAMES = {"bert": "BERT-base", "distilbert": "DistilBERT", "distilbert_two_step": "DistilBERT, distilled twice"}
 PAPER, REPRODUCTION = "Sanh et al. 2019", "reproduction"
+PARAMETERS = 66_985_530  # of the student in the published tables of size, speed and quality
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,15 @@ class PublishedRow:
 
     model: str  # its name among the rows of ours that it compares with
     source: str
-    figures: dict[str, float]
+    figures: Mapping[str, float]
     digits: int
     note: str = ""
+    title: str = ""  # of the model, where it is none of NAMES
 
     @property
     def label(self) -> str:
         """The row's name in a table."""
-        return f"{NAMES[self.model]}, published: {self.source}"
+        return f"{self.title or NAMES[self.model]}, published: {self.source}"
 
     def difference(self, ours: Mapping[str, float]) -> dict[str, float]:
         """Return ours minus the published figure of every column that both have."""
@@ -72,3 +74,24 @@ def squad_rows(folder: Path = FOLDER) -> list[PublishedRow]:
 
 def _rows(figures: dict[str, dict[str, float]], source: str, digits: int, note: str = "") -> list[PublishedRow]:
     return [PublishedRow(model, source, row, digits, note) for model, row in figures.items()]
+
+
+def gains() -> dict[str, dict[str, float]]:
+    """Return what the published variants are of their fp32 model: size and speed, by the names of our variants.
+
+    Speed is that of the rows a second in PyTorch, and that of the median latency on the emulator for ONNX.
+    """
+    found = load_published("reproduction")
+    first, phone = found["compression"]["baseline"], found["android"]["distilbert_baseline"]
+    torch = {
+        name: {"size": row["size_mb"] / first["size_mb"], "speed": row["throughput"] / first["throughput"]}
+        for name, row in found["compression"].items()
+    }
+    onnx = {
+        name.replace("distilbert", "onnx"): {
+            "size": row["size_mb"] / phone["size_mb"],
+            "speed": phone["p50_ms"] / row["p50_ms"],
+        }
+        for name, row in found["android"].items()
+    }
+    return torch | onnx

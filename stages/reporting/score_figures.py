@@ -10,9 +10,8 @@ from matplotlib.lines import Line2D
 from stages.drawing import INK, saved
 from stages.errors import UserError
 from stages.reporting.cells import Results
-from stages.reporting.comparison import Standings
 from stages.reporting.labels import title
-from stages.reporting.summary import own
+from stages.reporting.summary import Standings, own
 
 LOSSES = {"mlm_loss": "masked language modelling", "distill_loss": "KL from the teacher", "cosine_loss": "cosine"}
 GROUP = 0.8  # height of a task's bars, of 1

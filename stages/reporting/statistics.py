@@ -1,5 +1,6 @@
 """Confidence intervals over the dev rows, and the share of a teacher's score that a student keeps."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import atanh, isclose, sqrt, tanh
 from statistics import NormalDist
@@ -9,7 +10,12 @@ from numpy.typing import NDArray
 
 LEVEL = 0.95
 RESAMPLES = 5000
+CHUNK = 250  # resamples at a time, so that the weights of many rows fit into memory
 BOOTSTRAP_SEED = 20191002  # fixed, so that the same predictions always give the same interval
+
+Draws = NDArray[np.float64]  # [resamples]
+# labels [patterns], predictions [patterns] and how often each pattern was drawn [resamples, patterns], to scores
+Metric = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]], Draws]
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,10 @@ class Interval:
 
     low: float
     high: float
+
+    def holds(self, value: float) -> bool:
+        """Say whether a value lies within."""
+        return self.low <= value <= self.high
 
 
 def wilson(score: float, rows: int, level: float = LEVEL) -> Interval:
@@ -52,8 +62,7 @@ def matthews_bootstrap(labels: NDArray[np.int64], predictions: NDArray[np.int64]
     generator = np.random.default_rng(BOOTSTRAP_SEED)
     weights = generator.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)  # [resamples, patterns]
     values = np.median([_matthews(patterns[0], seed, weights) for seed in patterns[1:]], axis=0)
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    return quantiles(values, level)
 
 
 def _matthews(
@@ -66,6 +75,55 @@ def _matthews(
     scale = np.sqrt(1.0 * positive * (rows - positive)) * np.sqrt(1.0 * predicted * (rows - predicted))
     values: NDArray[np.float64] = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
     return values
+
+
+def paired_bootstrap(
+    metric: Metric, labels: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
+) -> tuple[Draws, Draws]:
+    """Draw the medians over seeds of two models' scores on the same resampled rows; predictions are [seeds, rows].
+
+    Two models of the same rows share most of their luck, so that their difference is known better than either score.
+    """
+    patterns, counts = np.unique(np.vstack([labels, first, second]), axis=1, return_counts=True)
+    generator, seeds = np.random.default_rng(BOOTSTRAP_SEED), len(first)
+    parts = []
+    for _ in range(RESAMPLES // CHUNK):
+        weights = generator.multinomial(counts.sum(), counts / counts.sum(), size=CHUNK)
+        scores = np.array([metric(patterns[0], column, weights) for column in patterns[1:]])
+        parts.append([np.median(scores[:seeds], axis=0), np.median(scores[seeds:], axis=0)])
+    one, other = np.concatenate(parts, axis=1)
+    return one, other
+
+
+def accuracy(labels: NDArray[np.float64], predictions: NDArray[np.float64], weights: NDArray[np.int64]) -> Draws:
+    """Compute the share of rows that are right."""
+    return mean(labels, (labels == predictions).astype(np.float64), weights)
+
+
+def mean(_: NDArray[np.float64], scores: NDArray[np.float64], weights: NDArray[np.int64]) -> Draws:
+    """Average the rows' scores, where the predictions are scores already."""
+    averages: Draws = weights @ scores / weights.sum(axis=1)
+    return averages
+
+
+def matthews(labels: NDArray[np.float64], predictions: NDArray[np.float64], weights: NDArray[np.int64]) -> Draws:
+    """Compute Matthews' correlation of labels and predictions of 0 and 1."""
+    return _matthews(labels.astype(np.int64), predictions.astype(np.int64), weights)
+
+
+def pearson(labels: NDArray[np.float64], predictions: NDArray[np.float64], weights: NDArray[np.int64]) -> Draws:
+    """Compute Pearson's correlation; 0 where either is constant."""
+    x, y = labels - labels.mean(), predictions - predictions.mean()
+    mean_x, mean_y, xx, yy, xy = (mean(x, values, weights) for values in (x, y, x * x, y * y, x * y))
+    scale = np.sqrt(np.maximum((xx - mean_x**2) * (yy - mean_y**2), 0.0))
+    values: Draws = np.divide(xy - mean_x * mean_y, scale, out=np.zeros_like(scale), where=scale > 1e-12)
+    return values
+
+
+def quantiles(draws: Draws, level: float = LEVEL) -> Interval:
+    """Take the percentile interval of bootstrap draws."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
 
 
 def retention(score: float, teacher: float, chance: float) -> float:

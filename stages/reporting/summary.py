@@ -1,6 +1,6 @@
 """What the cells amount to: the metric files' rows, and how much of the teacher's scores a student retains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -28,6 +28,9 @@ class Standing:
     def beats_chance(self) -> bool:
         """Say whether the interval lies above the score of always answering the majority class."""
         return self.interval.low > self.chance
+
+
+Standings = Mapping[tuple[str, str], Standing]  # by task and model
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ from functools import partial
 from statistics import fmean
 
 from stages.reporting import published
+from stages.reporting.beside import Beside
 from stages.reporting.cells import Cell, Results
-from stages.reporting.comparison import Standings, against_chance, retained_tables
+from stages.reporting.comparison import against_chance, retained_tables
 from stages.reporting.labels import number, parameters_text, spread_text, title
-from stages.reporting.markdown import DASH, Footnotes, markdown_table
+from stages.reporting.markdown import Footnotes, markdown_table
+from stages.reporting.paired import Pairs
 from stages.reporting.published import PublishedRow
-from stages.reporting.summary import GLUE_TASKS, named, own, paper
+from stages.reporting.retention import beside_published
+from stages.reporting.summary import GLUE_TASKS, Standings, named, own, paper
 
 GENERATED = (
     "These are scores on a generated English world, made to be quick to learn: they do not compare with published "
@@ -48,9 +51,9 @@ class Column:
     score: Callable[[Cell], float]
 
 
-def render(results: Results, standings: Standings, distillation: Mapping[str, object]) -> str:
-    """Write the whole of tables.md; sections of suites that were not run are left out."""
-    sections = [_introduction(results)]
+def render(results: Results, standings: Standings, pairs: Pairs, distillation: Mapping[str, object]) -> str:
+    """Write the sections about scores and the distillation; those of suites that were not run are left out."""
+    sections = []
     if results.tasks["glue"]:
         sections += [_glue(results), _glue_paper(results)]
     if results.tasks["imdb"]:
@@ -60,12 +63,14 @@ def render(results: Results, standings: Standings, distillation: Mapping[str, ob
         columns = [Column(heading, "SQuAD", named(heading)) for heading in ("exact_match", "f1")]
         sections.append(f"### SQuAD 1.1\n\n{_scores(results, columns, 2, published.squad_rows())}")
     if results.all_tasks():
-        sections += [*retained_tables(results, standings), against_chance(results, standings)]
+        sections += [*retained_tables(results, standings, pairs), *beside_published(results)]
+        sections.append(against_chance(results, standings))
     sections.append(_distillation(distillation))
     return "\n\n".join(sections) + "\n"
 
 
-def _introduction(results: Results) -> str:
+def introduction(results: Results) -> str:
+    """Say what was run, on which data and with which seeds."""
     seeds = ", ".join(str(seed) for seed in results.seeds)
     spread = "fine-tuning seed" if len(results.seeds) == 1 else "median (lowest to highest) over the fine-tuning seeds"
     lines = [f"Profile `{results.profile}`, dev sets, {spread} {seeds}."]
@@ -111,7 +116,7 @@ def _scores(results: Results, columns: Sequence[Column], digits: int, rows: Sequ
     if with_average:
         headings, marks = [*headings, "average"], [*marks, ""]
         comparable |= {"average"} if comparable.issuperset(GLUE_TASKS) else set()
-    body += _published_rows(rows, ours, headings, comparable, notes)
+    body += Beside(["Parameters", *headings], ours, title, comparable).lines(rows, notes)
     header = ["Model", "Parameters", *map("".join, zip(headings, marks, strict=True))]
     return "\n\n".join(part for part in (markdown_table(header, body), notes.text()) if part)
 
@@ -132,27 +137,6 @@ def _model_row(
     row = [title(model), parameters_text(results.cells[columns[0].task, model][0])]
     row += [spread_text(results.spread(column.task, model, column.score), text) for column in columns]
     return row + ([text(medians["average"])] if "average" in medians else [])
-
-
-def _published_rows(
-    rows: Sequence[PublishedRow],
-    ours: Mapping[str, Mapping[str, float]],
-    headings: Sequence[str],
-    comparable: set[str],
-    notes: Footnotes,
-) -> list[list[str]]:
-    """Lay out published rows that have a figure in a comparable column, and what ours differ from each by."""
-    laid_out = []
-    for row in rows:
-        figures = {name: value for name, value in row.figures.items() if name in comparable}
-        if figures:
-            cells = [number(figures[name], row.digits) if name in figures else DASH for name in headings]
-            laid_out.append([row.label + notes.mark(row.label, row.note), DASH, *cells])
-            if row.model in ours:
-                difference = row.difference({name: ours[row.model][name] for name in figures})
-                cells = [f"{difference[name]:+z.{row.digits}f}" if name in difference else DASH for name in headings]
-                laid_out.append([f"{title(row.model)} here minus published: {row.source}", DASH, *cells])
-    return laid_out
 
 
 def _distillation(metrics: Mapping[str, object]) -> str:
