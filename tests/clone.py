@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from stages.profile import overlay
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ("CoLA", "STS-B")
+MAKE = ("make", "-o", ".venv/.base", "PIP=true")  # the tests' own environment has what a target installs
 OVERLAY: dict[str, Any] = {
     "epochs": 1,
     "batch_size": 4,
@@ -75,6 +77,10 @@ class Project:
         )
         assert not check or done.returncode == 0, done.stdout
         return done.stdout
+
+    def shell(self, command: str) -> str:
+        """Run a line as a user types it; `make` takes the tests' environment for the one that it would set up."""
+        return self.run("bash", "-c", re.sub("^make ", f"{shlex.join(MAKE)} ", command))
 
     def repro(self, *arguments: str) -> list[str]:
         """Names of the stages that were run."""
