@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clone import ROOT, Project, copy_tree
+from clone import ROOT, Project, finished_project
 from documents import COMMAND, block_commands, blocks, inline_commands
 from dvc.cli.parser import get_main_parser
 from dvc.repo import Repo
@@ -21,6 +21,7 @@ DOCUMENTS = ("README.md", "docs/experiments.md", "docs/migration.md", "docs/scal
 OTHER_BLOCKS = ("dvc.yaml  ", "resources:")  # a list of files, and a piece of params.yaml
 WALK = "docs/experiments.md"  # whose commands test_experiments.py runs one after the other
 NOT_IN_THE_WALK = ("source .venv/bin/activate",)
+TWO_HOSTS = "test_two_hosts.py::test_stages_run_on_another_machine_and_end_as_dvc_repro_does"
 HERE = (  # run below, in this order
     "dvc metrics show",
     "dvc metrics diff",
@@ -48,7 +49,7 @@ ELSEWHERE = {
     "make publish REPO=owner/name UPLOAD=1": "test_cards.py::test_make_publish_sends_only_if_asked",
     "make publish REPO=owner/name UPLOAD=1 PRIVATE=1": "test_cards.py::test_make_publish_sends_only_if_asked",
     "make repro JOBS=4": "test_cluster.py::test_it_ends_as_dvc_repro_does",
-    "make repro ADDRESS=ray://head:10001": "test_two_hosts.py::test_a_remote_that_is_away_for_a_while_costs_no_second_run",
+    "make repro ADDRESS=ray://head:10001": TWO_HOSTS,
 }
 NOT_RUN = {
     "make test": "runs this very test",
@@ -131,7 +132,7 @@ def test_every_block_is_of_commands_or_known_to_be_none(document: str) -> None:
 @pytest.mark.parametrize("command", EVERY)
 def test_every_command_is_run_by_a_test_or_has_a_reason(command: str) -> None:
     if PLACEHOLDER.search(command):  # tells the form of a command
-        command = PLACEHOLDER.split(command)[0].rstrip("= ").rpartition(" ")[0]
+        command = re.sub(r"(^| )\S*=$", "", PLACEHOLDER.split(command)[0]).strip()
     named = any(begins(one, command) for one in (*WALKED, *HERE))  # `dvc exp apply`, say, which is run with a name
     reasons = any(begins(command, known) for known in NOT_RUN)
     assert named or reasons or command in ELSEWHERE or command in SELECTIONS or begins(command, "make remote"), (
@@ -158,21 +159,7 @@ def test_dvc_knows_every_command_and_option(command: str) -> None:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone in which DVC takes everything for done: what git does not keep of the outputs are stand-ins."""
-    made = Project(tmp_path_factory.mktemp("clone"))
-    copy_tree(made.folder)
-    (made.folder / "params.yaml").write_text((ROOT / "profiles/tiny.yaml").read_text())
-    made.commit()
-    with Repo(made.folder) as repo:
-        paths = [*(one.fs_path for one in (*repo.index.outs, *repo.index.deps)), made.folder / "models/released"]
-        for path in map(Path, paths):
-            if not path.exists():
-                (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
-                (path if path.suffix else path / "stand-in").write_text("{}")
-    made.run("dvc", "commit", "--force")
-    made.run("git", "add", "-A")
-    made.run("git", "commit", "-qm", "results")
-    return made
+    return finished_project(tmp_path_factory.mktemp("clone"), {"models/released/stand-in": "{}"})
 
 
 @pytest.fixture
