@@ -47,8 +47,9 @@ class Needs:
 def estimate(params: Params, corpus_bytes: float, share: float, parameters: float, further_bytes: float = 0) -> Needs:
     """Estimate from the corpus's bytes, the share of its rows that is kept, and the teacher's parameters.
 
-    `further_bytes` are those of weights and labelled data. A token costs 2 operations a parameter forward and 4 backward
-    (Kaplan et al. 2020, section 2.1); the student has about half the teacher's parameters and only it is distilled.
+    `further_bytes` are those of weights and labelled data. A token costs 2 operations a parameter forward and 4
+    backward (Kaplan et al. 2020, section 2.1); the student has about half the teacher's parameters and only it is
+    distilled.
     """
     tokens = params.epochs * share * corpus_bytes * CHARACTERS_PER_BYTE / CHARACTERS_PER_TOKEN
     cells = len(params.models) * len(params.seeds) * sum(len(s.tasks) for s in (params.glue, params.imdb, params.squad))
@@ -142,9 +143,7 @@ def operations_per_second(hardware: Hardware) -> float:
     cuda = torch.cuda.is_available()
     torch.set_num_threads(hardware.threads)
     dtype = torch.bfloat16 if use_bf16(hardware) else torch.float32
-    a, b = (
-        torch.ones(size, dtype=dtype, device="cuda" if cuda else "cpu") for size in ((2048, 768), (768, 3072))
-    )
+    a, b = (torch.ones(size, dtype=dtype, device="cuda" if cuda else "cpu") for size in ((2048, 768), (768, 3072)))
     wait = torch.cuda.synchronize if cuda else lambda: None  # a GPU computes while the clock is read
     for _ in range(3):
         a @ b
@@ -198,8 +197,8 @@ def main() -> None:
     print(
         f"profile {params.profile}: downloads {needs.download / GIB:.1f} GiB; disk {needs.disk / GIB:.1f} of "
         f"{free / GIB:.0f} GiB free; memory {needs.memory / GIB:.0f} of {memory / GIB:.0f} GiB; very roughly "
-        f"{needs.distillation / speed:.1f} hours of distillation and {needs.fine_tuning / speed:.1f} of fine-tuning here "
-        "(`make repro TARGETS=download` fetches the data first)"
+        f"{needs.distillation / speed:.1f} hours of distillation and {needs.fine_tuning / speed:.1f} of fine-tuning "
+        "here (`make repro TARGETS=download` fetches the data first)"
     )
     check(needs, free, memory)
 

@@ -127,7 +127,7 @@ def test_a_push_that_is_killed_within_a_file_does_not_pass_it_for_whole(
         with ssh.running():
             for clone in (project, other):
                 use(clone, ssh.url, ssh.settings)
-            kill_a_push(project, "large.bin", when=lambda: any(2**20 < size for size in sizes(ssh.store)))
+            kill_a_push(project, "large.bin", when=lambda: any(size > 2**20 for size in sizes(ssh.store)))
             assert max(sizes(ssh.store)) < LARGE_BYTES
             assert not (ssh.store / name).exists()
             other.run("dvc", "pull", "large.bin", check=False)
