@@ -54,10 +54,11 @@ def estimate(params: Params, corpus_bytes: float, share: float, parameters: floa
     tokens = params.epochs * share * corpus_bytes * CHARACTERS_PER_BYTE / CHARACTERS_PER_TOKEN
     cells = len(params.models) * len(params.seeds) * sum(len(s.tasks) for s in (params.glue, params.imdb, params.squad))
     weights = 4 * parameters
-    download = corpus_bytes * share + further_bytes
+    text = corpus_bytes * share
+    download = further_bytes + (0 if params.download.corpus.files else text)
     return Needs(
         download=download,
-        disk=DISK_PER_BYTE * download + cells * CELL_BYTES + CHECKPOINTS * 3 * weights,
+        disk=DISK_PER_BYTE * (text + further_bytes) + cells * CELL_BYTES + CHECKPOINTS * 3 * weights,
         memory=8 * weights + 2 * GIB,
         distillation=tokens * (2 * parameters + 6 * parameters / 2),
         fine_tuning=fine_tuning(params, parameters),

@@ -86,7 +86,7 @@ def test_too_little_memory_is_told_before_the_start(
 ) -> None:
     sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**18}  # 1 GiB
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
-    with pytest.raises(UserError, match="memory: 2 GiB needed, 1 GiB there; a smaller teacher"):
+    with pytest.raises(UserError, match="memory: 3 GiB needed, 1 GiB there; a smaller teacher"):
         machine(with_own_text(tmp_path), 10**15)
 
 
