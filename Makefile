@@ -10,6 +10,7 @@ TARGETS ?=
 JOBS ?=
 ADDRESS ?=
 NAME ?=
+MODEL ?= distilbert
 URL ?=
 RUNTIME ?= android-aar
 ABI ?=
@@ -79,15 +80,19 @@ profile: $(VENV)/.base  ## write params.yaml from a profile: NAME=tiny, or sever
 fetch: $(VENV)/.base  ## a checkpoint of the hub into models/: NAME=released REPO=owner/name REVISION=<commit>
 	python -m stages.sources.models --name "$(NAME)" --repository "$(REPO)" --revision "$(REVISION)"
 
-publish: $(VENV)/.base  ## upload a folder of models/ with its card: MODEL=distilbert REPO=owner/name; UPLOAD=1 really sends it
+publish: $(VENV)/.base  ## upload models/distilbert, or MODEL=…, with its card: REPO=owner/name; UPLOAD=1 really sends it, PRIVATE=1 to a private one
 	@python -m stages.reporting.publish --model "$(MODEL)" --repository "$(REPO)" $(if $(filter 1,$(UPLOAD)),--upload) $(if $(filter 1,$(PRIVATE)),--private)
 
 remote: $(VENV)/.base  ## where checkpoints are kept: URL=s3://bucket/folder, ssh://host/folder or a folder
+	@case "$(URL)" in \
+		"") echo "error: name the remote: make remote URL=s3://bucket/folder" >&2; exit 1 ;; \
+		s3://* | ssh://*) ;; \
+		*://*) echo "error: URL=$(URL): expected s3://bucket/folder, ssh://host/folder or a folder" >&2; exit 1 ;; \
+	esac
 	$(if $(filter s3://% ssh://%,$(URL)),$(PIP) install --quiet -c constraints.txt --editable '.[remotes]')
-	@test -n "$(URL)" || { echo "error: name the remote: make remote URL=s3://bucket/folder" >&2; exit 1; }
 	dvc remote add --force --default storage "$(URL)"
 	@dvc remote modify storage verify true
-	@echo "commit .dvc/config to share it; credentials belong into .dvc/config.local (dvc remote modify --local)"
+	@echo "commit .dvc/config to share it; credentials belong in .dvc/config.local (dvc remote modify --local)"
 
 push: $(VENV)/.base  ## send data, models and results of finished stages to the remote; REPAIR=1 replaces what is damaged there
 	@python -m stages.sharing push $(if $(filter 1,$(REPAIR)),--repair)

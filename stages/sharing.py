@@ -87,8 +87,25 @@ def used(repo: Any) -> list[Stored]:
     return sorted(found.values(), key=lambda stored: stored.name)
 
 
+def is_empty(store: Any) -> bool:
+    """Whether nothing has been sent to a DVC object store."""
+    return not store.fs.exists(store.path) or not store.fs.ls(store.path, detail=False)
+
+
+def refuse_empty() -> None:
+    """Raise UserError if files have to come from the remote and there are none in it."""
+    with opened() as (repo, store):
+        if is_empty(store) and not all(stored.lies_in(repo.cache.local) for stored in used(repo)):
+            raise UserError(
+                f"{store.fs.unstrip_protocol(store.path)}: the remote is empty; `make push` where the pipeline was run "
+                "fills it, `make remote URL=...` with a folder, ssh://host/folder or s3://bucket/folder points "
+                "elsewhere, `make repro` makes the files here"
+            )
+
+
 def pull() -> None:
-    """Bring files and the run cache here; UserError names what the remote lacks or holds damaged."""
+    """Bring files and the run cache here; UserError if the remote is empty, lacks files or holds them damaged."""
+    refuse_empty()
     if subprocess.run(["dvc", "pull", "--run-cache"], check=False).returncode == 0:
         return
     with opened() as (repo, store):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,8 +79,14 @@ class OpenSsh:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What belongs into .dvc/config.local."""
+        """What belongs in .dvc/config.local."""
         return {"keyfile": str(self.key)}
+
+    def spoil(self, name: str) -> None:
+        """Change a file's content."""
+        path = self.store / name
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -101,14 +108,22 @@ class S3:
             "region": "us-east-1",
         }
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def client(self) -> Any:
         import boto3
 
+        settings = {key: value for key, value in self.settings.items() if key.endswith("key_id") or "secret" in key}
+        access = {f"aws_{key}": value for key, value in settings.items()}
+        return boto3.client("s3", endpoint_url=self.settings["endpointurl"], region_name="us-east-1", **access)
+
+    def spoil(self, name: str) -> None:
+        """Change an object's content."""
+        where = {"Bucket": "models", "Key": f"here/{name}"}
+        content = self.client().get_object(**where)["Body"].read()
+        self.client().put_object(**where, Body=content[:-1] + b"!")
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
         with _served(command, self.port, self.folder / "log"):
-            settings = {key: value for key, value in self.settings.items() if key.endswith("key_id") or "secret" in key}
-            access = {f"aws_{key}": value for key, value in settings.items()}
-            client = boto3.client("s3", endpoint_url=self.settings["endpointurl"], region_name="us-east-1", **access)
-            client.create_bucket(Bucket="models")
+            self.client().create_bucket(Bucket="models")
             yield

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clone import MAKE, finished_project
 from fake_hub import fake_hub
 from huggingface_hub import HfApi, ModelCard
 from ruamel.yaml import YAML
@@ -218,6 +219,21 @@ def test_a_wrong_repository_is_refused(ready: Path, repository: str) -> None:
 def test_a_missing_checkpoint_is_named_with_those_there_are(ready: Path) -> None:
     with pytest.raises(UserError, match=r"models/released: no checkpoint with a card; .* now here: bert, distilbert"):
         publish.prepare("released", "owner/name")
+
+
+def test_make_publish_sends_only_if_asked(tmp_path: Path) -> None:
+    files = {"models/distilbert/README.md": "# A card\n", "models/distilbert/model.safetensors": "weights"}
+    project = finished_project(tmp_path / "clone", files)
+    with fake_hub() as hub:
+        project.environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
+        shown = project.run(*MAKE, "publish", "REPO=owner/name")
+        assert "models/distilbert/model.safetensors" in shown
+        assert f"nothing was sent; with UPLOAD=1 this goes to {hub.url}/owner/name" in shown
+        assert hub.requests == []
+        assert "published: " in project.run(*MAKE, "publish", "REPO=owner/name", "UPLOAD=1", "PRIVATE=1")
+    assert hub.created == {"name": "name", "organization": "owner", "visibility": "private"}
+    assert list(hub.objects.values()) == [b"weights"]
+    assert "error: REPO=: expected owner/name" in project.run(*MAKE, "publish", check=False)
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the hub's client, of its own LFS upload

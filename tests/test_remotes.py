@@ -1,20 +1,21 @@
-"""Checkpoints through remotes: a folder, a real OpenSSH server and an S3 server, and what goes wrong with them."""
+"""Checkpoints through remotes: a folder, a real OpenSSH server and moto's S3 server, and what goes wrong with them."""
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from clone import Project, small_project
+from clone import MAKE, Project, small_project
 from remote_servers import S3, OpenSsh
 
 pytestmark = pytest.mark.long
 CHECKPOINT = "models/distilbert/model.safetensors"
-MAKE = ("make", "-o", ".venv/.base", "PIP=true")  # the test's own environment has what a remote needs
+LARGE_BYTES = 256 * 2**20
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,10 @@ def sound(path: Path) -> bool:
     return digest == path.parent.name + path.name.partition(".")[0]
 
 
-def stored(project: Project, store: Path, name: str) -> Path:
+def stored(project: Project, name: str) -> str:
+    """The name in a remote of a file's content."""
     digest = hashlib.md5((project.folder / name).read_bytes()).hexdigest()
-    return store / "files/md5" / digest[:2] / digest[2:]
+    return f"files/md5/{digest[:2]}/{digest[2:]}"
 
 
 @pytest.mark.parametrize("kind", [OpenSsh, S3])
@@ -89,12 +91,59 @@ def test_the_default_remote_is_a_folder_that_git_ignores(project: Project, other
     assert objects(project.folder / ".remote")
     assert ".remote" not in project.run("git", "status", "--short")
     shown = other.run(*MAKE, "pull", check=False)  # its own .remote is empty
-    assert "lacks" in shown
-    assert "`make remote URL=...` names another" in shown
+    assert f"{other.folder}/.remote/files/md5: the remote is empty" in shown
+    assert "`make remote URL=...` with a folder, ssh://host/folder or s3://bucket/folder points elsewhere" in shown
     assert "Traceback" not in shown
     use(other, str(project.folder / ".remote"), {})
     other.run(*MAKE, "pull")
     has_everything(project, other)
+
+
+def kill_a_push(project: Project, *arguments: str, when: Callable[[], bool]) -> None:
+    """Push one file at a time, and kill it as soon as a condition holds."""
+    pushing = subprocess.Popen(
+        ["dvc", "push", "-j", "1", *arguments],
+        cwd=project.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not when():
+        assert pushing.poll() is None, "finished before it could be killed"
+        time.sleep(0.01)
+    os.killpg(pushing.pid, signal.SIGKILL)
+    pushing.wait()
+
+
+def test_a_push_that_is_killed_within_a_file_does_not_pass_it_for_whole(
+    project: Project, other: Project, ssh: OpenSsh
+) -> None:
+    large = project.folder / "large.bin"
+    large.write_bytes(os.urandom(2**20) * (LARGE_BYTES // 2**20))
+    project.run("dvc", "add", "large.bin")
+    shutil.copy(project.folder / "large.bin.dvc", other.folder)
+    name = stored(project, "large.bin")
+    try:
+        with ssh.running():
+            for clone in (project, other):
+                use(clone, ssh.url, ssh.settings)
+            kill_a_push(project, "large.bin", when=lambda: any(size > 2**20 for size in sizes(ssh.store)))
+            assert max(sizes(ssh.store)) < LARGE_BYTES
+            assert not (ssh.store / name).exists()
+            other.run("dvc", "pull", "large.bin", check=False)
+            assert not (other.folder / "large.bin").exists()
+            project.run("dvc", "push", "large.bin")
+            assert sound(ssh.store / name)
+            other.run("dvc", "pull", "large.bin")
+        assert (other.folder / "large.bin").read_bytes() == large.read_bytes()
+    finally:
+        for path in (large, project.folder / "large.bin.dvc", project.folder / ".gitignore"):
+            path.unlink(missing_ok=True)
+        project.run("git", "checkout", "-q", ".")
+
+
+def sizes(store: Path) -> list[int]:
+    return [path.stat().st_size for path in store.rglob("*") if path.is_file()]
 
 
 def test_a_push_that_is_killed_leaves_whole_objects_and_the_next_one_completes_it(
@@ -103,18 +152,7 @@ def test_a_push_that_is_killed_leaves_whole_objects_and_the_next_one_completes_i
     with ssh.running():
         for clone in (project, other):
             use(clone, ssh.url, ssh.settings)
-        pushing = subprocess.Popen(
-            ["dvc", "push", "--run-cache", "-j", "1"],
-            cwd=project.folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        while len(objects(ssh.store)) < 5:
-            assert pushing.poll() is None, "finished before it could be killed"
-            time.sleep(0.02)
-        os.killpg(pushing.pid, signal.SIGKILL)
-        pushing.wait()
+        kill_a_push(project, "--run-cache", when=lambda: len(objects(ssh.store)) >= 5)
         assert all(sound(path) for path in objects(ssh.store))
         assert "lacks" in other.run(*MAKE, "pull", check=False)
         project.run(*MAKE, "push")
@@ -127,7 +165,7 @@ def test_a_damaged_object_is_named_not_used_and_replaced(project: Project, other
     for clone in (project, other):
         use(clone, str(store), {})
     project.run(*MAKE, "push")
-    damaged = stored(project, store, CHECKPOINT)
+    damaged = store / stored(project, CHECKPOINT)
     damaged.chmod(0o644)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     shown = other.run(*MAKE, "pull", check=False)
@@ -138,6 +176,23 @@ def test_a_damaged_object_is_named_not_used_and_replaced(project: Project, other
     assert (other.folder / CHECKPOINT).read_bytes() == (project.folder / CHECKPOINT).read_bytes()
     assert f"{CHECKPOINT}: damaged in the remote, is replaced" in other.run(*MAKE, "push", "REPAIR=1")
     assert sound(damaged)
+
+
+@pytest.mark.parametrize("kind", [OpenSsh, S3])
+def test_an_empty_remote_and_a_damaged_object_are_told_and_mended(
+    kind: type[OpenSsh] | type[S3], project: Project, other: Project, tmp_path: Path
+) -> None:
+    server = kind(tmp_path / "server")
+    with server.running():
+        for clone in (project, other):
+            use(clone, server.url, server.settings)
+        assert "the remote is empty" in other.run(*MAKE, "pull", check=False)
+        project.run(*MAKE, "push")
+        server.spoil(stored(project, CHECKPOINT))
+        assert f"holds {CHECKPOINT} damaged" in other.run(*MAKE, "pull", check=False)
+        assert f"{CHECKPOINT}: damaged in the remote, is replaced" in project.run(*MAKE, "push", "REPAIR=1")
+        other.run(*MAKE, "pull")
+    has_everything(project, other)
 
 
 @pytest.mark.parametrize("kind", [OpenSsh, S3])

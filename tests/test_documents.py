@@ -1,0 +1,206 @@
+"""Every command in the documents is run by a test, or stands here with the reason why not."""
+
+import re
+import shlex
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clone import ROOT, Project, finished_project
+from documents import COMMAND, block_commands, blocks, inline_commands
+from dvc.cli.parser import get_main_parser
+from dvc.repo import Repo
+from dvc.utils.hydra import apply_overrides
+from ruamel.yaml import YAML
+
+from stages.params import validate
+
+DOCUMENTS = ("README.md", "docs/experiments.md", "docs/migration.md", "docs/scaling.md")
+OTHER_BLOCKS = ("dvc.yaml  ", "resources:")  # a list of files, and a piece of params.yaml
+WALK = "docs/experiments.md"  # whose commands test_experiments.py runs one after the other
+NOT_IN_THE_WALK = ("source .venv/bin/activate",)
+TWO_HOSTS = "test_two_hosts.py::test_stages_run_on_another_machine_and_end_as_dvc_repro_does"
+HERE = (  # run below, in this order
+    "dvc metrics show",
+    "dvc metrics diff",
+    "dvc metrics show metrics/glue/*.json --md",
+    "dvc exp show",
+    "make profile NAME=size",
+    "make profile NAME=mini",
+    "make profile NAME=paper",
+    "make profile NAME=reproduction",
+    'make profile NAME="paper dry"',
+    'make profile NAME="reproduction dry"',
+    "make profile NAME=tiny",
+    "make readme",
+    "dvc commit --force distill",
+    "make clean",
+)
+ELSEWHERE = {
+    "make repro": "test_experiments.py::test_an_experiment_runs_what_it_changes",
+    "make remote": "test_remotes.py::test_a_fresh_clone_has_nothing_left_to_run",
+    "make push": "test_remotes.py::test_a_fresh_clone_has_nothing_left_to_run",
+    "make pull": "test_remotes.py::test_a_fresh_clone_has_nothing_left_to_run",
+    "make push REPAIR=1": "test_remotes.py::test_a_damaged_object_is_named_not_used_and_replaced",
+    "dvc remote modify --local storage": "test_remotes.py::test_a_fresh_clone_has_nothing_left_to_run",
+    "make publish REPO=owner/name": "test_cards.py::test_make_publish_sends_only_if_asked",
+    "make publish REPO=owner/name UPLOAD=1": "test_cards.py::test_make_publish_sends_only_if_asked",
+    "make publish REPO=owner/name UPLOAD=1 PRIVATE=1": "test_cards.py::test_make_publish_sends_only_if_asked",
+    "make repro JOBS=4": "test_cluster.py::test_it_ends_as_dvc_repro_does",
+    "make repro ADDRESS=ray://head:10001": TWO_HOSTS,
+}
+NOT_RUN = {
+    "make test": "runs this very test",
+    "source .venv/bin/activate": "the tests have an environment already",
+    "make android-bench": "needs a phone and the Android NDK; test_android_bench.py runs its steps over adb",
+    "make fetch": "needs the hub; test_models_lookup.py fetches from a stand-in",
+    "HF_HOME=/big/disk/hf dvc repro download": "needs the hub and another disk",
+    "dvc cache dir /big/disk/dvc": "needs another disk",
+    "dvc gc --workspace": "asks before it deletes",
+    "export RAY_AUTH_MODE=token": "needs a Ray cluster; test_two_hosts.py starts one with a token",
+    "ray start": "needs a Ray cluster; test_two_hosts.py starts one",
+    "torchrun --nnodes 2": "needs two machines with GPUs; test_processes.py runs two processes",
+}
+PLACEHOLDER = re.compile(r"<[^<>]+>|\.\.\.")
+EVALUATIONS = {"glue-eval@*", "imdb-eval@*", "squad-eval@*"}
+# What -S makes DVC run first; what follows from it depends on the results.
+SELECTED: dict[str, set[str]] = {
+    "-S epochs=3": {"distill", "prune"},
+    "-S epochs=3 distill": {"distill"},
+    "-n longer -S epochs=3": {"distill", "prune"},
+    "-S distill.student_init=random": {"distill", "prune", "quality-eval"},
+    "-S distill.alpha_cosine=0": {"distill", "prune", "quality-eval"},
+    "-S 'seeds=[42,43,44]'": {"*-eval@*-43", "*-eval@*-44", "report"},
+    "-S 'seeds=[42,43,44,45,46]' glue-eval": {f"glue-eval@*-{seed}" for seed in (43, 44, 45, 46)},
+    "-S '+glue.tasks.RTE.learning_rate=5e-5'": {"glue-eval@*-RTE-42", "report"},
+    "-S glue.tasks.RTE.epochs=5.0": {"glue-eval@*-RTE-42", "report"},
+    "-S '~glue.tasks.WNLI'": {"report"},
+    "-S prune.amount=0.7": {"prune"},
+    "-S prune.method=structured -S prune.amount=0.5 -S prune.recovery_epochs=0.5": {"prune"},
+    "-S speed_bench.threads=2 -S speed_bench.rounds=5": {"speed-bench"},
+    "-S speed_bench.stsb_warmup=20 speed-bench": {"speed-bench"},
+    "-S speed_bench.threads=2 speed-bench": {"speed-bench"},
+    "-S speed_bench.stsb_samples=1000 speed-bench": {"speed-bench"},
+    "-S '+models.pruned=models/pruned'": {"*-eval@pruned-*", "report", "speed-bench"},
+    "-S '+models.released=models/released'": {"*-eval@released-*", "report", "speed-bench"},
+    "-S '+models.released=models/released' glue-eval": {"glue-eval@released-*"},
+    "-S download.source=hub -S download.glue.max_train_rows=1000": {"download"},
+    "-S download.glue.max_train_rows=1000 glue-eval": {"download"},
+    "-S download.squad.max_train_rows=10000 squad-eval": {"download"},
+    "-S download.squad.max_dev_rows=10000 squad-eval": {"download"},
+    "-S download.corpus.max_train_rows=100000 distill": {"download"},
+    "-S 'download.corpus.files={train: [wiki.parquet, books.txt], dev: [held_out.txt]}' distill": {"download"},
+    "-S batch_size=8 -S distill.effective_batch_size=8 distill": {"distill"},
+    "-S finetune.epochs=2.0": {*EVALUATIONS, "onnx-export"},
+    "-S finetune.batch_size=16 glue-eval": {"glue-eval@*"},
+    "-S '+imdb.tasks.IMDb.epochs=2.0' imdb-eval": {"imdb-eval@*"},
+    "-S squad.tasks.SQuAD.batch_size=2 squad-eval": {"squad-eval@*"},
+    "-S '+squad.tasks.SQuAD.eval_batch_size=8' squad-eval": {"squad-eval@*"},
+}
+EXPERIMENT = "dvc exp run "
+
+
+def commands(document: str) -> list[str]:
+    return block_commands(document) + inline_commands(document)
+
+
+def begins(command: str, known: str) -> bool:
+    return command == known or command.startswith(f"{known} ")
+
+
+def is_selection(command: str) -> bool:
+    return command.startswith(("dvc repro", "dvc --wait-for-lock repro", f"{EXPERIMENT}-"))
+
+
+EVERY = sorted({command for document in DOCUMENTS for command in commands(document)})
+WALKED = [command for command in block_commands(WALK) if command not in NOT_IN_THE_WALK]
+SELECTIONS = [
+    command
+    for command in EVERY
+    if is_selection(command) and not PLACEHOLDER.search(command) and command not in block_commands(WALK)
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_block_is_of_commands_or_known_to_be_none(document: str) -> None:
+    others = [block for block in blocks(document) if not COMMAND.match(block)]
+    assert [block for block in others if not block.startswith(OTHER_BLOCKS)] == []
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_command_is_run_by_a_test_or_has_a_reason(command: str) -> None:
+    if PLACEHOLDER.search(command):  # tells the form of a command
+        command = re.sub(r"(^| )\S*=$", "", PLACEHOLDER.split(command)[0]).strip()
+    named = any(begins(one, command) for one in (*WALKED, *HERE))  # `dvc exp apply`, say, which is run with a name
+    reasons = any(begins(command, known) for known in NOT_RUN)
+    assert named or reasons or command in ELSEWHERE or command in SELECTIONS or begins(command, "make remote"), (
+        f"`{command}` is run by no test: add it to one of the lists of {Path(__file__).name}"
+    )
+
+
+@pytest.mark.parametrize("test", sorted(set(ELSEWHERE.values())))
+def test_tests_that_run_commands_exist(test: str) -> None:
+    file, name = test.split("::")
+    assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text()
+
+
+def test_the_lists_name_only_commands_of_the_documents() -> None:
+    known = (*HERE, *ELSEWHERE, *NOT_RUN, *(EXPERIMENT + rest for rest in SELECTED))
+    assert [one for one in known if not any(begins(command, one) for command in EVERY)] == []
+
+
+@pytest.mark.parametrize("command", [one for one in EVERY if one.startswith("dvc ") and not PLACEHOLDER.search(one)])
+def test_dvc_knows_every_command_and_option(command: str) -> None:
+    if command not in ("dvc exp apply", "dvc exp branch"):  # which are named without what they take
+        get_main_parser().parse_args(shlex.split(command)[1:])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return finished_project(tmp_path_factory.mktemp("clone"), {"models/released/stand-in": "{}"})
+
+
+@pytest.fixture
+def selects(done: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], set[str]]:
+    """Give the stages that a command would run, with its changes of the parameters made as DVC makes them."""
+    monkeypatch.chdir(done.folder)
+
+    def stages(command: str) -> set[str]:
+        arguments = get_main_parser().parse_args(shlex.split(command)[1:])
+        done.run("git", "checkout", "-q", ".")
+        if changes := getattr(arguments, "set_param", None):
+            apply_overrides("params.yaml", changes)
+        validate(YAML(typ="safe", pure=True).load(Path("params.yaml")))
+        options: dict[str, Any] = {"force": arguments.force, "single_item": arguments.single_item}
+        with Repo() as repo:
+            return {stage.addressing for stage in repo.reproduce(arguments.targets, dry=True, **options)}
+
+    return stages
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", SELECTIONS)
+def test_a_change_selects_its_stages(command: str, selects: Callable[[str], set[str]]) -> None:
+    found = selects(command)
+    if command.startswith(EXPERIMENT):
+        patterns = SELECTED[command.removeprefix(EXPERIMENT)]
+        assert {stage for stage in found if not any(fnmatch(stage, pattern) for pattern in patterns)} == set()
+        assert {pattern for pattern in patterns if not any(fnmatch(stage, pattern) for stage in found)} == set()
+    elif " -f " in command:
+        assert command.split()[-1] in found
+    else:
+        assert found == set()
+
+
+@pytest.mark.long
+def test_short_commands_run(done: Project) -> None:
+    done.run("git", "checkout", "-q", ".")
+    printed = {command: done.shell(command) for command in HERE}
+    assert "metrics/glue/distilbert.json" in printed["dvc metrics show"]
+    assert "profile paper+dry" in printed['make profile NAME="paper dry"']
+    assert (done.folder / "params.yaml").read_text() == (ROOT / "profiles/tiny.yaml").read_text()
+    assert not (done.folder / "models/distilbert").exists()
+    done.run("dvc", "checkout")  # as the document says, the cache still has what `make clean` removed
+    assert (done.folder / "models/distilbert").exists()
