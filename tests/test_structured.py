@@ -84,7 +84,7 @@ def test_units_without_a_contribution_rank_last_and_can_go_unnoticed() -> None:
 
 
 def test_importance_is_the_gradient_by_a_gate_on_each_unit() -> None:
-    """Michel et al. 2019: |dL/dg| at g = 1, where g multiplies a unit's output, by block and then averaged."""
+    """Michel et al. 2019: |dL/dg| at g = 1, where g multiplies a unit's output, by block and then summed."""
     states = with_states(student()).double()
     found = importance(states, iter([lambda: triple(states, IDS[:2]), lambda: triple(states, IDS[2:])]))
     block = states.distilbert.transformer.layer[1]

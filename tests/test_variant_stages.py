@@ -83,6 +83,10 @@ def test_the_same_graph_has_the_same_losses_in_both_runtimes(project: Path) -> N
     [
         ("onnx/distilbert_pruned_int8.onnx", "distilbert_pruned_int8.onnx: damaged .*`dvc repro onnx-export`"),
         ("combined/model.safetensors", "models/combined: no readable checkpoint .*`dvc repro quantize`"),
+        ("quantized/model.safetensors", "models/quantized: no readable checkpoint .*`dvc repro quantize`"),
+        ("pruned/model.safetensors", "models/pruned: no readable checkpoint .*`dvc repro prune`"),
+        ("distilbert/model.safetensors", "models/distilbert: no readable checkpoint .*`dvc repro distill`"),
+        ("bert/model.safetensors", "models/bert: no readable checkpoint .*`dvc repro teacher`"),
     ],
 )
 def test_a_truncated_file_is_named_and_the_last_metrics_stay(
