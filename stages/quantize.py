@@ -16,25 +16,18 @@ def main() -> None:
     from stages.artifacts import write_json
     from stages.cards.card import shown_parameters
     from stages.cards.checkpoints import quantized_card
-    from stages.compression.loading import load_masked_lm
-    from stages.compression.quantization import Comparison, quantize_checkpoint
+    from stages.compression.quantization import load_source, quantize_checkpoint
     from stages.runtime import configure
 
     configure(params.hardware)
-    variants = [(name, source, Path("models") / name) for name, source in VARIANTS.items()]
-    models = {name: load_masked_lm(source) for name, source in VARIANTS.items()}  # before any is written
-    comparison = Comparison(HELD_OUT, params.distill.block_length)
-    metrics = {
-        name: quantize_checkpoint(
-            models.pop(name),
-            source,
-            target,
-            params.quantize.granularity,
-            comparison,
-            quantized_card(target, shown_parameters(params, "quantize"), source),
-        )
-        for name, source, target in variants
-    }
+    length = params.distill.block_length
+    # All before any is written.
+    sources = {name: load_source(folder, HELD_OUT, length) for name, folder in VARIANTS.items()}
+    metrics = {}
+    for name, folder in VARIANTS.items():
+        target = Path("models", name)
+        card = quantized_card(target, shown_parameters(params, "quantize"), folder)
+        metrics[name] = quantize_checkpoint(sources.pop(name), target, params.quantize.granularity, card)
     write_json(Path("metrics/quantize.json"), metrics)
 
 

@@ -1,6 +1,6 @@
 """Reading checkpoint folders: whatever is wrong with their files is told in one line, with the way out."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,6 +46,12 @@ def readable(folder: Path, way_out: str | None = None) -> Iterator[None]:
         raise UserError(
             f"{folder}: no readable checkpoint ({reason}); if it is damaged, delete it: {way_out}"
         ) from error
+
+
+def require_all_weights(folder: Path, missing: Collection[str]) -> None:
+    """Raise UserError if a checkpoint folder lacks weights of its model, which would be random ones."""
+    if missing:
+        raise UserError(f"{folder}: lacks weights, such as {min(missing)}; delete it, then {repair(folder)}")
 
 
 def load_tokenizer(folder: Path, way_out: str | None = None) -> PreTrainedTokenizerBase:

@@ -46,7 +46,10 @@ def check(params: Params) -> tuple[list[list[str]], dict[str, int]]:
 
     longest = max(*params.speed_bench.lengths, params.speed_bench.throughput_length)
     for variant in VARIANTS:
-        positions = read_json(variant.require().checkpoint / "config.json")["max_position_embeddings"]
+        config = variant.require().checkpoint / "config.json"
+        positions = read_json(config).get("max_position_embeddings")
+        if positions is None:
+            raise UserError(f"{config}: max_position_embeddings: missing; delete {config.parent} and run `dvc repro`")
         if longest > positions:
             raise UserError(f"params.yaml: speed_bench: {longest} tokens exceed the model's {positions} positions")
     for name, folder in params.models.items():

@@ -186,9 +186,7 @@ def test_the_latest_complete_checkpoint_counts_and_incomplete_ones_go(tmp_path: 
     assert not (checkpoints.folder / "checkpoint-11").exists()
 
 
-def test_a_second_training_of_the_same_waits_for_the_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_training_of_the_same_waits_for_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     order = []
 
     def second() -> None:

@@ -30,6 +30,7 @@ from stages.measurement.memory import PeakMemory
 from stages.measurement.rounds import interleaved, summarise
 from stages.measurement.sizes import compressed_megabytes, megabytes
 from stages.measurement.timing import percentile, repeated, spread, timed
+from stages.measurement.worker import measured
 from stages.params import load_params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,6 +88,40 @@ def test_models_take_turns_and_none_goes_first_always() -> None:
     found = interleaved(["a", "b", "c"], 3, measure, str, "test")
     assert "".join(calls) == "abcbcacab"
     assert found["a"] == [{"call": 1}, {"call": 6}, {"call": 8}]
+
+
+SPECIFICATION = {"lengths": [16, 64], "warmup": 2, "repeats": 3, "batches": 3, "throughput_batch": 8}
+
+
+def test_what_is_timed_of_a_model() -> None:
+    """Loading, the first inference alone, the measured ones after the warm-up, and the median of the batches."""
+    clock = FakeClock()
+    one_row = {16: [7.0, 7.0, 1.0, 3.0, 2.0], 64: [5.0, 9.0, 9.0, 4.0, 5.0, 6.0]}  # the first of 64 is the cold start
+    batches = [30.0, 4.0, 100.0, 2.0]  # a warm-up, then one that something disturbed among them
+
+    def load() -> Callable[[int, int], None]:
+        clock.work(0.25)
+        return lambda rows, tokens: clock.work(batches.pop(0) if rows == 8 else one_row[tokens].pop(0))
+
+    found = measured(load, {**SPECIFICATION, "throughput_length": 32}, clock)
+    assert found["load_ms"] == 250.0
+    assert found["cold_start_ms"] == 5000.0
+    assert found["latency_ms"] == {"16": [1000.0, 3000.0, 2000.0], "64": [4000.0, 5000.0, 6000.0]}
+    assert found["throughput"] == 8 / 4.0
+    assert batches == one_row[16] == one_row[64] == []
+
+
+def test_peak_memory_is_of_single_rows() -> None:
+    def load() -> Callable[[int, int], None]:
+        return lambda rows, tokens: fresh_pages().close() if rows == 8 else None
+
+    assert measured(load, {**SPECIFICATION, "throughput_length": 32})["peak_memory_mb"] < 16
+    single = {**SPECIFICATION, "throughput_batch": 1, "throughput_length": 32}
+
+    def load_large() -> Callable[[int, int], None]:
+        return lambda rows, tokens: fresh_pages().close()
+
+    assert 60 < measured(load_large, single)["peak_memory_mb"] < 80
 
 
 def one_round(factor: float) -> dict[str, object]:
@@ -226,7 +261,11 @@ threading.Thread(target=watch, daemon=True).start()
 open(specification["pid"], "w").write(str(os.getpid()))
 if specification["do"] == "fail":
     sys.exit("error: the model is damaged")
-if specification["do"] == "die":
+if specification["do"] == "quit":
+    sys.exit(3)
+if specification["do"] == "cut":
+    print('{"value":', end="", flush=True)
+if specification["do"] in ("die", "cut"):
     os.kill(os.getpid(), 9)
 if specification["do"] == "wait":
     time.sleep(600)
@@ -257,12 +296,30 @@ def test_an_answer_ends_the_process(tmp_path: Path, worker: Callable[[str], dict
     assert is_gone(tmp_path)
 
 
-@pytest.mark.parametrize(("what", "message"), [("fail", "the model is damaged"), ("die", "no message")])
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("fail", "the model is damaged"),
+        ("die", r"its process was killed \(signal 9\)"),
+        ("cut", r"its process was killed \(signal 9\)"),
+        ("quit", "no message"),
+    ],
+)
 def test_a_failed_measurement_says_what_failed(
     tmp_path: Path, worker: Callable[[str], dict[str, object]], what: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=f"baseline: the measurement failed: {message}"):
         worker(what)
+    assert is_gone(tmp_path)
+
+
+def test_a_hung_measurement_is_ended_and_names_the_model(
+    tmp_path: Path, worker: Callable[[str], dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "ANSWER_SECONDS", 5.0)
+    with pytest.raises(UserError, match="baseline: the measurement failed: no answer in 5 seconds") as caught:
+        worker("wait")
+    assert "\n" not in str(caught.value)
     assert is_gone(tmp_path)
 
 

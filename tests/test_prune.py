@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from tiny_compression import logits, make_student_project, run_prune, student
 from tiny_distillation import make_project, write_params
 from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -159,10 +160,32 @@ def half(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
+def last_byte(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def all_but_four_bytes(path: Path) -> None:
+    os.truncate(path, 4)
+
+
+def everything(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def a_weight(path: Path) -> None:
+    weights = load_file(path)
+    weights.pop("cls.predictions.transform.dense.weight")
+    save_file(weights, path, {"format": "pt"})
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
         ("models/bert/model.safetensors", half, "models/bert: no readable checkpoint .*`dvc repro teacher`"),
+        ("models/bert/model.safetensors", last_byte, "models/bert: no readable checkpoint .*`dvc repro teacher`"),
+        ("models/bert/model.safetensors", all_but_four_bytes, "models/bert: no readable checkpoint .*repro teacher`"),
+        ("models/bert/model.safetensors", everything, "models/bert: no readable checkpoint .*`dvc repro teacher`"),
+        ("models/bert/model.safetensors", a_weight, "models/bert: lacks weights, such as cls.*`dvc repro teacher`"),
         ("models/bert/model.safetensors", Path.unlink, "models/bert/model.safetensors: not found; `dvc repro teacher`"),
         ("models/bert/config.json", half, "models/bert: no readable checkpoint .*`dvc repro teacher`"),
         ("models/bert/tokenizer.json", half, "models/bert: no readable tokenizer .*`dvc repro teacher`"),

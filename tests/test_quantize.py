@@ -1,4 +1,5 @@
 import json
+import os
 import warnings
 from pathlib import Path
 
@@ -190,6 +191,25 @@ def test_the_stage_writes_both_variants(project: Path, method: str) -> None:
 def test_a_missing_pruned_model_names_the_stage_to_run(project: Path) -> None:
     with pytest.raises(UserError, match=r"models/pruned/config.json: not found; `dvc repro prune` makes it"):
         stage.main()
+
+
+@pytest.mark.parametrize("name", ["distilbert", "pruned"])
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("model.safetensors", "models/{name}: no readable checkpoint .*`dvc repro"),
+        ("tokenizer.json", "models/{name}: no readable tokenizer .*`dvc repro"),
+    ],
+)
+def test_a_damaged_source_is_told_before_anything_is_written(project: Path, name: str, file: str, message: str) -> None:
+    run_prune(project)
+    path = project / "models" / name / file
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(UserError, match=message.format(name=name)) as caught:
+        stage.main()
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in (project / "models").iterdir()) == ["bert", "distilbert", "pruned"]
+    assert not (project / "metrics/quantize.json").exists()
 
 
 def test_a_checkpoint_without_all_weights_is_refused(project: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, numpy_helper
-from tiny_onnx import VOCABULARY, student
+from tiny_onnx import VOCABULARY, products_saturate, student
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from stages.deployment.export import MLM_OUTPUTS, export
@@ -46,14 +46,18 @@ def error(graph, exact):
     return np.sqrt(sum(np.square(a - b).sum() for a, b in pairs) / sum(np.square(b).sum() for b in exact))
 
 
-def test_a_smoothed_graph_computes_the_same_and_loses_less_to_int8(graph):
+def test_a_smoothed_graph_computes_the_same(graph):
     before = graph.SerializeToString(deterministic=True)
     smoothed = smooth(graph, Calibration(CALIBRATION, 0.6), threads=1)
     onnx.checker.check_model(smoothed, full_check=True)
-    exact = logits(graph)
-    assert error(smoothed, exact) < 1e-5
-    assert error(quantize(smoothed), exact) < 0.75 * error(quantize(graph), exact)
+    assert error(smoothed, logits(graph)) < 1e-5
     assert graph.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.skipif(products_saturate(), reason="without VNNI saturation outweighs what smoothing gains")
+def test_a_smoothed_graph_loses_less_to_int8(graph):
+    exact, smoothed = logits(graph), smooth(graph, Calibration(CALIBRATION, 0.6), threads=1)
+    assert error(quantize(smoothed), exact) < 0.75 * error(quantize(graph), exact)
 
 
 def test_pruned_weights_stay_zero(graph):

@@ -62,6 +62,12 @@ def test_inputs_longer_than_the_models_are_refused(project: Path) -> None:
         speed_bench.main()
 
 
+def test_a_configuration_without_positions_is_told_in_one_line(project: Path) -> None:
+    (project / "models/pruned/config.json").write_text(json.dumps({"model_type": "distilbert"}))
+    with pytest.raises(UserError, match=r"models/pruned/config.json: max_position_embeddings: missing; delete"):
+        speed_bench.main()
+
+
 def test_a_damaged_checkpoint_ends_the_stage_with_nothing_written(project: Path) -> None:
     with pytest.raises(UserError, match="models/bert: no readable checkpoint"):
         speed_bench.main()

@@ -1,10 +1,13 @@
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_compression import IDS, logits, make_student_project, run_prune, student
+from tiny_distillation import ROOT
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -15,11 +18,18 @@ from transformers import (
 )
 
 from stages.compression.loading import load_masked_lm
+from stages.compression.pruning import ranking_rows
 from stages.compression.recovery import with_states
 from stages.compression.shrunken import ShrunkenDistilBertForMaskedLM
 from stages.compression.structured import Importance, best, importance, kept_heads, kept_width, shrink
+from stages.distillation.corpus import Blocks
+from stages.distillation.distilling import load_inputs
+from stages.distillation.masking import Batch, held_out_batches, held_out_rows
+from stages.errors import UserError
+from stages.params import Params, load_params
 
 SIZE = 8  # of a head
+TINY = load_params(ROOT / "profiles/tiny.yaml")
 
 
 def scores(heads: list[list[float]], columns: list[list[float]]) -> Importance:
@@ -74,7 +84,7 @@ def test_units_without_a_contribution_rank_last_and_can_go_unnoticed() -> None:
 
 
 def test_importance_is_the_gradient_by_a_gate_on_each_unit() -> None:
-    """Michel et al. 2019: |dL/dg| at g = 1, where g multiplies a unit's output, by block and then averaged."""
+    """Michel et al. 2019: |dL/dg| at g = 1, where g multiplies a unit's output, by block and then summed."""
     states = with_states(student()).double()
     found = importance(states, iter([lambda: triple(states, IDS[:2]), lambda: triple(states, IDS[2:])]))
     block = states.distilbert.transformer.layer[1]
@@ -114,6 +124,41 @@ def test_published_sizes_at_half() -> None:
 
 def test_best_prefers_the_first_of_equals_and_keeps_their_order() -> None:
     assert best(torch.tensor([0.0, 3.0, 1.0, 1.0, 5.0]), 3).tolist() == [1, 2, 4]
+
+
+def with_blocks(curve: int, quality: int, importance: int) -> Params:
+    return TINY.model_copy(
+        update={
+            "distill": TINY.distill.model_copy(update={"eval_blocks": curve}),
+            "quality_eval": TINY.quality_eval.model_copy(update={"blocks": quality}),
+            "prune": TINY.prune.model_copy(update={"importance_blocks": importance}),
+        }
+    )
+
+
+@settings(deadline=None)
+@given(
+    blocks=st.integers(1, 300), curve=st.integers(1, 150), quality=st.integers(1, 150), importance=st.integers(1, 300)
+)
+def test_nothing_is_measured_on_the_blocks_that_rank(blocks: int, curve: int, quality: int, importance: int) -> None:
+    params = with_blocks(curve, quality, importance)
+    measured = {*held_out_rows(blocks, curve).tolist(), *held_out_rows(blocks, quality).tolist()}
+    if len(measured) == blocks:
+        with pytest.raises(UserError, match=f"prune.importance_blocks: none of the {blocks} held-out blocks is left"):
+            ranking_rows(blocks, params)
+        return
+    rows = ranking_rows(blocks, params).tolist()
+    assert not measured & set(rows)
+    assert rows == sorted(set(rows))
+    assert set(rows) <= set(range(blocks))
+    assert len(rows) == min(importance, blocks - len(measured))
+
+
+def test_the_blocks_that_rank_are_spread_over_the_text() -> None:
+    rows = ranking_rows(1000, with_blocks(64, 32, 50))
+    assert rows[0] < 10
+    assert rows[-1] > 990
+    assert np.diff(rows).max() < 30
 
 
 def shrunken_folder(folder: Path) -> ShrunkenDistilBertForMaskedLM:
@@ -173,3 +218,27 @@ def test_with_heads_the_stage_trains_and_writes_a_shrunken_model(project: Path) 
     assert metrics["loss"] < metrics["before_recovery"]["loss"]
     assert metrics["parameters"] == loaded.num_parameters() < metrics["parameters_before"]
     assert AutoTokenizer.from_pretrained("models/pruned").tokenize("word3 word4") == ["word3", "word4"]
+
+
+def test_without_a_block_to_rank_by_the_stage_ends_in_one_line(project: Path) -> None:
+    with pytest.raises(UserError, match=r"params.yaml: prune.importance_blocks: none .* quality_eval.blocks") as caught:
+        run_prune(project, prune__method="structured", prune__amount=0.5, quality_eval__blocks=10_000)
+    assert "\n" not in str(caught.value)
+    assert not (project / "models/pruned").exists()
+    metrics = run_prune(project, prune__method="structured", prune__amount=0.0, quality_eval__blocks=10_000)
+    assert metrics["parameters"] == metrics["parameters_before"]  # what needs no ranking
+
+
+def test_the_ranking_sees_the_blocks_that_it_may(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+
+    def keep(blocks: Blocks, *rest: Any) -> list[Batch]:
+        seen.append(blocks.ids)
+        return held_out_batches(blocks, *rest)
+
+    monkeypatch.setattr("stages.compression.pruning.held_out_batches", keep)
+    run_prune(project, prune__method="structured", prune__amount=0.5)
+    params = load_params(project / "params.yaml")
+    dev = load_inputs(project / "models/bert", project / "data/corpus", params.distill.block_length).dev
+    (found,) = seen
+    np.testing.assert_array_equal(found, dev.ids[ranking_rows(len(dev), params)])

@@ -2,10 +2,13 @@
 
 import json
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -56,6 +59,17 @@ def test_every_variant_has_its_losses_and_its_measurements(project: Path) -> Non
     assert sorted(rows(project, "speed")) == ["bert", "distilbert"]
 
 
+def test_every_timed_figure_keeps_its_spread(project: Path) -> None:
+    summary = json.loads((project / "data/eval/speed/summary.json").read_text())
+    timed = {"load_ms", "cold_start_ms", "throughput", "peak_memory_mb"}
+    timed |= {f"latency_ms.{length}.{share}" for length in (8, 16) for share in ("p50", "p90")}
+    for name in NAMES:
+        assert summary["compression"][name].keys() == timed
+    for figures in (*summary["compression"].values(), summary["speed"]):
+        for figure in figures.values():
+            assert figure["low"] <= figure["median"] <= figure["high"]
+
+
 def test_the_same_graph_has_the_same_losses_in_both_runtimes(project: Path) -> None:
     losses = rows(project, "quality")
     for name in ("baseline", "pruned"):
@@ -71,6 +85,10 @@ def test_the_same_graph_has_the_same_losses_in_both_runtimes(project: Path) -> N
     [
         ("onnx/distilbert_pruned_int8.onnx", "distilbert_pruned_int8.onnx: damaged .*`dvc repro onnx-export`"),
         ("combined/model.safetensors", "models/combined: no readable checkpoint .*`dvc repro quantize`"),
+        ("quantized/model.safetensors", "models/quantized: no readable checkpoint .*`dvc repro quantize`"),
+        ("pruned/model.safetensors", "models/pruned: no readable checkpoint .*`dvc repro prune`"),
+        ("distilbert/model.safetensors", "models/distilbert: no readable checkpoint .*`dvc repro distill`"),
+        ("bert/model.safetensors", "models/bert: no readable checkpoint .*`dvc repro teacher`"),
     ],
 )
 def test_a_truncated_file_is_named_and_the_last_metrics_stay(
@@ -88,3 +106,65 @@ def test_a_truncated_file_is_named_and_the_last_metrics_stay(
     assert "\n" not in str(caught.value)
     assert digest(project / "metrics") == before
     assert list(project.rglob("*.tmp")) == []
+
+
+def workers(kind: str) -> list[psutil.Process]:
+    """Processes that measure for this one."""
+    command = ["-m", "stages.measurement.worker", kind]
+    return [child for child in psutil.Process().children() if command_of(child)[-3:] == command]
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """Return a process's command line; nothing of one that has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+def test_a_measured_process_that_is_killed_ends_the_stage_in_one_line(
+    project: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.measurement.variants.VARIANTS", VARIANTS[3:5])  # one of each kind
+    outputs = [project / "metrics", project / "data/eval/speed"]
+    before, killed = digest(*outputs), threading.Event()
+
+    def kill_the_first() -> None:
+        while not killed.wait(0.01):
+            for worker in workers(kind):
+                worker.kill()
+                killed.set()
+
+    killer = threading.Thread(target=kill_the_first, daemon=True)
+    killer.start()
+    try:
+        with pytest.raises(
+            UserError, match=r"(combined|onnx_baseline): the measurement failed: .* \(signal 9\)"
+        ) as caught:
+            speed_bench.main()
+    finally:
+        killed.set()
+        killer.join()
+    assert "\n" not in str(caught.value)
+    assert digest(*outputs) == before
+    assert list(project.rglob("*.tmp")) == []
+    give_up = time.monotonic() + 30
+    while left := [*workers("torch"), *workers("onnx"), *forks()]:
+        assert time.monotonic() < give_up, left
+        time.sleep(0.1)
+
+
+def forks() -> list[psutil.Process]:
+    """Forks of the process that has imported the libraries, which measure here for their clients."""
+    servers = [
+        process for process in psutil.process_iter() if "stages.warm" in command_of(process) and is_here(process)
+    ]
+    return [fork for server in servers for fork in server.children(recursive=True)]
+
+
+def is_here(process: psutil.Process) -> bool:
+    try:
+        return process.cwd() == os.getcwd()
+    except psutil.Error:
+        return False

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_compression import logits, make_student_project, run_prune, student
 from tiny_distillation import SPECIAL, WORDS, teacher, write_params
-from transformers import AutoTokenizer, BertForMaskedLM, BertTokenizer, DistilBertForMaskedLM
+from tokenizers import Tokenizer
+from transformers import (
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertTokenizer,
+    DistilBertForMaskedLM,
+    PreTrainedTokenizerFast,
+)
 
 from stages import prune
 from stages.compression.loading import load_masked_lm
-from stages.compression.vocabulary import choose_tokens, count_tokens, coverage, trim_model, trim_tokenizer
+from stages.compression.vocabulary import choose_tokens, count_tokens, coverage, renumbered, trim_model, trim_tokenizer
 from stages.errors import UserError
 
 PIECES = ["a", "b", "c", "ab", "abc", "bc", "##a", "##b", "##c", "##ab", "##bc", "##abc"]
@@ -52,6 +60,39 @@ def test_the_small_tokenizer_is_consistent() -> None:
     assert (smaller.pad_token_id, smaller.cls_token_id, smaller.sep_token_id, smaller.mask_token_id) == (0, 4, 5, 7)
     assert smaller("a [MASK] ab", "c").input_ids == [4, 1, 7, 2, 5, 6, 5]
     assert smaller.decode([4, 1, 6, 5], skip_special_tokens=True) == "a c"
+
+
+def with_processor(processor: dict[str, Any] | None) -> PreTrainedTokenizerFast:
+    """The vocabulary of `pieces` with something else, or nothing, that adds [CLS] and [SEP]."""
+    state = json.loads(pieces().backend_tokenizer.to_str()) | {"post_processor": processor}
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), **names)
+
+
+BERT = {"type": "BertProcessing", "sep": ["[SEP]", 6], "cls": ["[CLS]", 5]}
+TEMPLATE = json.loads(pieces().backend_tokenizer.to_str())["post_processor"]
+BYTES = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [None, BERT, TEMPLATE, {"type": "Sequence", "processors": [BYTES, TEMPLATE]}],
+    ids=["none", "bert", "template", "sequence"],
+)
+def test_what_adds_special_tokens_is_renumbered(processor: dict[str, Any] | None) -> None:
+    original = with_processor(processor)
+    kept = np.array([1, 2, 3, 4, 5, 6, 7, 8])
+    state = json.loads(original.backend_tokenizer.to_str())
+    smaller = Tokenizer.from_str(json.dumps(renumbered(state, {int(old): new for new, old in enumerate(kept)})))
+    expected = original("a b", "c").input_ids
+    assert [int(kept[new]) for new in smaller.encode("a b", "c").ids] == expected
+    assert (5 in expected) == (processor is not None)  # [CLS]
+
+
+def test_an_unknown_processor_is_told_in_one_line() -> None:
+    state = json.loads(pieces().backend_tokenizer.to_str()) | {"post_processor": {"type": "New"}}
+    with pytest.raises(UserError, match="this tokenizer's post_processor New is of no known kind"):
+        renumbered(state, {index: index for index in range(len(NAMES))})
 
 
 def test_the_most_frequent_stay_and_the_rest_fills_up() -> None:

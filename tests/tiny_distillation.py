@@ -72,6 +72,7 @@ def write_params(folder: Path, **changes: Any) -> dict[str, Any]:
         "distill__eval_blocks": 6,
         "distill__evaluations": 3,
         "distill__dropout": None,
+        "quality_eval__blocks": 4,
         "teacher__dropout": None,
         "teacher__init": "config",
         "teacher__revision": None,

@@ -19,6 +19,18 @@ VOCABULARY, WIDTH, POSITIONS = 211, 32, 48
 ROWS = 24
 
 
+def products_saturate() -> bool:
+    """Whether ONNX Runtime adds pairs of INT8 products in 16 bits here: x86 without VNNI (stages/deployment)."""
+    found = torch.cpu.get_capabilities()
+    vnni = found.get("avx512_vnni", False) or found.get("avx_vnni", False)
+    return found.get("architecture") == "x86_64" and not vnni
+
+
+def int8_error_bound() -> float:
+    """Relative error that INT8 logits of `student` may have; up to 24 % were seen where products saturate."""
+    return 0.5 if products_saturate() else 0.05
+
+
 def student() -> DistilBertForMaskedLM:
     """A random DistilBERT of which no two weights are equal, so that the exporter can merge none."""
     torch.manual_seed(5)

@@ -104,9 +104,11 @@ def _reduce_range() -> bool:
 def _without_notice() -> Iterator[None]:
     """Keep quiet that a later PyTorch will drop quantized tensors, the only weights that the packed operators take.
 
+    Without them `pack` and `stored` fail, and with them loading and running INT8 checkpoints, until both call another
+    kernel; no file has to be made again.
+
     The packed operators of `torch.backends.quantized.engine` run here as torch chooses it: on x86 that is FBGEMM.
     oneDNN's took half the time per layer on AVX512-VNNI but hold every weight twice, packed and unpacked.
-    The file's plain integers depend on none of this.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*quantized tensor creation functions.*")

@@ -9,8 +9,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 import stages.compression  # noqa: F401 - registers the classes of what the stages write
 from stages.compression.int8 import Int8Linear
-from stages.errors import UserError
-from stages.reading import readable, repair
+from stages.reading import readable, require_all_weights
 
 
 def load_masked_lm(folder: Path) -> PreTrainedModel:
@@ -18,10 +17,7 @@ def load_masked_lm(folder: Path) -> PreTrainedModel:
     with readable(folder):
         loaded: Any = AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     model, info = loaded
-    if info["missing_keys"]:
-        raise UserError(
-            f"{folder}: lacks weights, such as {min(info['missing_keys'])}; delete it, then {repair(folder)}"
-        )
+    require_all_weights(folder, info["missing_keys"])
     made: PreTrainedModel = model.train(False)
     return made
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DistilBertForMaskedLM, PreTrainedModel
 
@@ -21,6 +22,7 @@ from stages.distillation.masking import Batch, held_out_batches, held_out_rows
 from stages.distillation.models import BertStates
 from stages.distillation.objectives import TripleLoss
 from stages.distillation.trainer import Counts
+from stages.errors import UserError
 from stages.params import Params
 
 
@@ -47,14 +49,16 @@ def _structured(model: PreTrainedModel, inputs: Inputs, params: Params) -> Prune
     settings = params.prune
     heads = kept_heads(model.config.n_heads, settings.amount) if settings.heads else model.config.n_heads
     columns = kept_width(model.config.hidden_dim, settings.amount)
-    smaller = shrink(model, rank(model, inputs, params), heads, columns)
-    return Pruned(smaller, inputs, {"heads": heads, "ffn_columns": columns})
+    kept = {"heads": heads, "ffn_columns": columns}
+    if settings.amount == 0.0:
+        return Pruned(model, inputs, kept)
+    return Pruned(shrink(model, rank(model, inputs, params), heads, columns), inputs, kept)
 
 
 def rank(model: PreTrainedModel, inputs: Inputs, params: Params) -> Importance:
-    """Score heads and FFN columns by the triple loss on the last `prune.importance_blocks` blocks of held-out text.
+    """Score heads and FFN columns by the triple loss on held-out blocks that nothing is measured on.
 
-    Blocks on which quality is measured are left out where others are enough.
+    Raises UserError if no such block is left.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     states = with_states(model)
@@ -64,16 +68,30 @@ def rank(model: PreTrainedModel, inputs: Inputs, params: Params) -> Importance:
 
 def _losses(states: Any, inputs: Inputs, params: Params, device: torch.device) -> Iterator[Callable[[], Tensor]]:
     """Yield a loss a batch: its share of the mean over all blocks, without dropout, in fp32."""
-    measured = held_out_rows(len(inputs.dev), params.distill.eval_blocks)
-    others = np.setdiff1d(np.arange(len(inputs.dev)), measured)
-    rows = np.concatenate([measured, others])[-params.prune.importance_blocks :]
-    blocks = replace(inputs.dev, ids=inputs.dev.ids[rows])
+    blocks = replace(inputs.dev, ids=inputs.dev.ids[ranking_rows(len(inputs.dev), params)])
     batches = held_out_batches(blocks, student_masking(inputs, params), len(blocks), params.batch_size)
     counts = Counts(*(float(sum(len(batch[name]) for batch in batches)) for name in ("labels", "order")))
     objective = triple_loss(inputs, params, torch.float32, device)
     for batch in batches:
         there = {name: value.to(device) for name, value in batch.items()}
         yield partial(_loss, objective, states, there, counts)
+
+
+def ranking_rows(blocks: int, params: Params) -> NDArray[np.int64]:
+    """Return at most `prune.importance_blocks` of so many held-out blocks, evenly spaced over those not measured.
+
+    Measured are those of the curve (`distill.eval_blocks`) and of quality-eval (`quality_eval.blocks`), so that no
+    figure is of text that chose what to remove. Raises UserError if they are all.
+    """
+    curve, quality = params.distill.eval_blocks, params.quality_eval.blocks
+    measured = [held_out_rows(blocks, limit) for limit in (curve, quality)]
+    others = np.setdiff1d(np.arange(blocks), np.concatenate(measured))
+    if not len(others):
+        raise UserError(
+            f"params.yaml: prune.importance_blocks: none of the {blocks} held-out blocks is left to rank by, since "
+            f"distill.eval_blocks {curve} and quality_eval.blocks {quality} take them all; lower them or use more text"
+        )
+    return others[held_out_rows(len(others), params.prune.importance_blocks)]
 
 
 def _loss(objective: TripleLoss, states: Any, batch: Batch, counts: Counts) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.artifacts import atomic_path
 from stages.cards.card import Card
@@ -21,11 +21,20 @@ COMPARED_BLOCKS = 8  # enough tokens for two digits of the errors
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Text for the comparison of the float and the INT8 model: a parquet file, and tokens a block."""
+class Source:
+    """A float checkpoint's folder, model and tokenizer, and token ids (blocks, length) to compare the INT8 one on."""
 
-    text: Path
-    block_length: int
+    folder: Path
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    ids: Tensor
+
+
+def load_source(folder: Path, text: Path, block_length: int) -> Source:
+    """Load a checkpoint and the last blocks of a parquet file; UserError if anything is missing or damaged."""
+    model, tokenizer = load_masked_lm(folder), load_tokenizer(folder)
+    blocks = load_blocks(text, tokenizer, block_length).ids[-COMPARED_BLOCKS:]
+    return Source(folder, model, tokenizer, torch.from_numpy(blocks.astype(np.int64)))
 
 
 def quantize(model: PreTrainedModel, granularity: Literal["tensor", "channel"]) -> float:
@@ -33,8 +42,10 @@ def quantize(model: PreTrainedModel, granularity: Literal["tensor", "channel"]) 
 
     This is where the method is chosen. The vocabulary projection is quantized and its twin, the embedding, stays
     float, as published. torchao's dynamic INT8 was measured beside it (`benchmarks/int8_backends.py`, figures in
-    docs/results.md): compiled it is as fast, uncompiled slower, its error is a little larger, and it is one more
-    dependency.
+    docs/results.md): its error is a little larger, 2.55 against 2.43 %, compiled it is as fast, uncompiled slower, and
+    it is one more dependency. `Int8Linear` stands on `torch.ops.quantized`, whose quantized tensors a later PyTorch
+    will drop, while the file holds plain integers and scales: what breaks then is `Int8Linear.pack` and its forward,
+    and the version of torch is pinned until they call another kernel, such as torchao's.
     """
     errors = []
     for parent, name, linear in linear_layers(model):
@@ -48,33 +59,25 @@ def quantize(model: PreTrainedModel, granularity: Literal["tensor", "channel"]) 
 
 
 def quantize_checkpoint(
-    model: PreTrainedModel,
-    source: Path,
-    target: Path,
-    granularity: Literal["tensor", "channel"],
-    comparison: Comparison,
-    card: Card,
+    source: Source, target: Path, granularity: Literal["tensor", "channel"], card: Card
 ) -> dict[str, Any]:
-    """Quantize the model of folder `source` in place and write it with its tokenizer and card to `target`.
+    """Quantize a model in place and write it with its tokenizer and card to `target`.
 
     Returns its errors against the float model and the bytes of both files.
     """
-    tokenizer = load_tokenizer(source)
-    blocks = load_blocks(comparison.text, tokenizer, comparison.block_length).ids[-COMPARED_BLOCKS:]
-    ids = torch.from_numpy(blocks.astype(np.int64))
-    expected = _logits(model, ids)
-    weight_error = quantize(model, granularity)
+    expected = _logits(source.model, source.ids)
+    weight_error = quantize(source.model, granularity)
     with atomic_path(target) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        source.model.save_pretrained(temporary)
+        source.tokenizer.save_pretrained(temporary)
         card.write(temporary)
-    logits = _logits(load_masked_lm(target), ids)
+    logits = _logits(load_masked_lm(target), source.ids)
     return {
         "weight_error": weight_error,
         "logit_error": float((logits - expected).norm() / expected.norm()),
         "top1_agreement": float((logits.argmax(-1) == expected.argmax(-1)).float().mean()),
         "bytes": (target / "model.safetensors").stat().st_size,
-        "float_bytes": (source / "model.safetensors").stat().st_size,
+        "float_bytes": (source.folder / "model.safetensors").stat().st_size,
     }
 
 

@@ -48,7 +48,7 @@ def recovery_params(params: Params) -> Params:
 def recovery_checkpoints(inputs: Inputs, params: Params, student: Path, teacher: Path) -> Checkpoints:
     """Name the checkpoints by all that the result depends on: settings, text, both models and this package."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
-    settings = (settings_key(recovery_params(params)), params.prune.model_dump())
+    settings = (settings_key(recovery_params(params)), params.prune.model_dump(), params.quality_eval.blocks)
     return Checkpoints("prune", *settings, inputs.train.key, inputs.dev.key, student, teacher, *sources)
 
 

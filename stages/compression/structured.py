@@ -26,11 +26,13 @@ class Importance:
 
 
 def importance(model: PreTrainedModel, losses: Iterator[Callable[[], Tensor]]) -> Importance:
-    """Score heads and columns by the mean over blocks of |sum over positions of activation * gradient of the loss|.
+    """Score heads and columns by the sum over blocks of |sum over positions of activation * gradient of the loss|.
 
-    That is the first-order (Taylor) change of the loss when the unit is removed: for heads formula 1 of Michel et al.
-    2019, for columns Molchanov et al. 2017. Each of `losses` runs the model on a few blocks and returns their loss.
-    The activations are the inputs of the output projections, after which nothing but a sum is left of a unit.
+    That is the first-order (Taylor) change of the loss when the unit is removed: for heads the importance of Michel et
+    al. 2019, section 4.1, whose mean over blocks ranks as the sum does (their scaling by layer does not matter to a
+    ranking within layers); for columns Molchanov et al. 2017. Each of `losses` runs the model on a few blocks and
+    returns their loss; where that is their share of a mean over all blocks, the sum is the mean. The activations are
+    the inputs of the output projections, after which nothing but a sum is left of a unit.
     """
     encoder: Any = model.distilbert
     blocks = encoder.transformer.layer

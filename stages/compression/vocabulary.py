@@ -102,11 +102,11 @@ def trim_tokenizer(tokenizer: PreTrainedTokenizerBase, kept: NDArray[np.int64]) 
         tokenizer.save_pretrained(folder)
         path = Path(folder) / "tokenizer.json"
         state = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps(_renumbered(state, new_ids), ensure_ascii=False), encoding="utf-8")
+        path.write_text(json.dumps(renumbered(state, new_ids), ensure_ascii=False), encoding="utf-8")
         return AutoTokenizer.from_pretrained(folder)
 
 
-def _renumbered(state: dict[str, Any], new_ids: dict[int, int]) -> dict[str, Any]:
+def renumbered(state: dict[str, Any], new_ids: dict[int, int]) -> dict[str, Any]:
     """Return the content of a tokenizer.json with the new ids everywhere that ids stand."""
     if state["model"]["type"] != "WordPiece":
         raise UserError(f"prune.method vocabulary needs a WordPiece tokenizer, this is {state['model']['type']}")
@@ -114,11 +114,23 @@ def _renumbered(state: dict[str, Any], new_ids: dict[int, int]) -> dict[str, Any
     state["model"]["vocab"] = {token: new_ids[old] for token, old in vocabulary.items() if old in new_ids}
     for token in state["added_tokens"]:
         token["id"] = new_ids[token["id"]]
-    processor = state["post_processor"]
-    if processor["type"] == "TemplateProcessing":
+    _renumber_processor(state["post_processor"], new_ids)
+    return state
+
+
+def _renumber_processor(processor: dict[str, Any] | None, new_ids: dict[int, int]) -> None:
+    """Change the ids in what adds [CLS] and [SEP], in place; UserError if it is of a kind that is not known."""
+    kind = None if processor is None else processor["type"]
+    if processor is None or kind == "ByteLevel":  # which hold no ids
+        return
+    if kind == "Sequence":
+        for part in processor["processors"]:
+            _renumber_processor(part, new_ids)
+    elif kind == "TemplateProcessing":
         for token in processor["special_tokens"].values():
             token["ids"] = [new_ids[old] for old in token["ids"]]
-    else:  # BertProcessing: [token, id]
+    elif kind in ("BertProcessing", "RobertaProcessing"):  # [token, id]
         for name in ("sep", "cls"):
             processor[name][1] = new_ids[processor[name][1]]
-    return state
+    else:
+        raise UserError(f"prune.method vocabulary: this tokenizer's post_processor {kind} is of no known kind")

@@ -10,7 +10,7 @@ from stages.deployment.export import MLM_OUTPUTS
 from stages.deployment.files import write_pair
 from stages.deployment.session import open_session
 from stages.deployment.smoothing import Calibration
-from stages.deployment.verification import compare
+from stages.deployment.verification import compare, significant
 from stages.distillation.corpus import load_blocks
 from stages.params import Params
 from stages.reading import load_tokenizer
@@ -32,18 +32,14 @@ def export_masked_lm(
     calibration = Calibration([*np.array(train.ids[: settings.calibration_rows], np.int64)], settings.smoothing)
     ids = np.array(dev.ids[: settings.check_blocks], np.int64)
     fp32, int8 = write_pair(model, MLM_OUTPUTS, name, models, calibration, threads)
-    rounding, quantization = compare(model, open_session(fp32.path, threads), open_session(int8.path, threads), ids)
+    sessions = (open_session(file.path, threads) for file in (fp32, int8))
+    rounding, quantization = compare(model, *sessions, [*ids], MLM_OUTPUTS[:1])
     rounding.require_rounding(name)
     return {
-        fp32.path.stem: {**fp32.facts, "max_abs_difference": _significant(rounding.largest)},
+        fp32.path.stem: {**fp32.facts, "max_abs_difference": significant(rounding.largest)},
         int8.path.stem: {
             **int8.facts,
-            "relative_error": _significant(quantization.relative_error),
-            "top1_agreement": _significant(quantization.agreement),
+            "relative_error": significant(quantization.relative_error),
+            "top1_agreement": significant(quantization.agreement),
         },
     }
-
-
-def _significant(value: float) -> float:
-    """Round to four significant digits."""
-    return float(f"{value:.4g}")

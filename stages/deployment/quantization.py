@@ -20,7 +20,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from stages.deployment.graphs import embedding_tables, initializers, is_head, products, strip
 
 INT8_MAX = 127
-LAST_AXIS = "last_axis"
+OWN = "shared_"  # begins the names that are made here, since ONNX Runtime ends its own in `_quantized` and the like
+LAST_AXIS = f"{OWN}last_axis"
 
 
 def quantize(model: ModelProto) -> ModelProto:
@@ -101,7 +102,7 @@ def _rewritten(node: NodeProto, tables: set[str], transposed: dict[str, str]) ->
 def _embedding(node: NodeProto) -> Iterator[NodeProto]:
     """Look int8 rows and their scales up, and multiply: rows (B, L, H) float32."""
     table, ids = node.input
-    rows, values, scales, columns = (f"{node.output[0]}_{part}" for part in ("int8", "float", "scale", "scales"))
+    rows, values, scales, columns = (f"{OWN}{node.output[0]}_{part}" for part in ("int8", "float", "scale", "scales"))
     yield _node("Gather", [_rows(table), ids], rows, axis=0)
     yield _node("Cast", [rows], values, to=TensorProto.FLOAT)
     yield _node("Gather", [_scales(table), ids], scales, axis=0)
@@ -115,10 +116,10 @@ def _projection(node: NodeProto, table: str) -> Iterator[NodeProto]:
     This is the pattern that ONNX Runtime fuses into one kernel with packed weights.
     """
     states, matrix = node.input
-    product, values, scales = (f"{node.output[0]}_{part}" for part in ("int32", "float", "scales"))
-    quantized, scale, zero_point = (f"{states}_{part}" for part in ("quantized", "scale", "zero_point"))
+    product, values, scales = (f"{OWN}{node.output[0]}_{part}" for part in ("int32", "float", "scales"))
+    quantized, scale, zero_point = (f"{OWN}{states}_{part}" for part in ("quantized", "scale", "zero_point"))
     yield helper.make_node(
-        "DynamicQuantizeLinear", [states], [quantized, scale, zero_point], name=f"{states}_QuantizeLinear"
+        "DynamicQuantizeLinear", [states], [quantized, scale, zero_point], name=f"{OWN}{states}_QuantizeLinear"
     )
     yield _node("MatMulInteger", [quantized, matrix, zero_point], product)
     yield _node("Cast", [product], values, to=TensorProto.FLOAT)
@@ -127,12 +128,12 @@ def _projection(node: NodeProto, table: str) -> Iterator[NodeProto]:
 
 
 def _node(operator: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
-    return helper.make_node(operator, inputs, [output], name=f"{output}_{operator}", **attributes)
+    return helper.make_node(operator, inputs, [output], name=f"{OWN}{operator}_{output}", **attributes)
 
 
 def _rows(table: str) -> str:
-    return f"{table}_int8"
+    return f"{OWN}{table}_int8"
 
 
 def _scales(table: str) -> str:
-    return f"{table}_scales"
+    return f"{OWN}{table}_scales"

@@ -1,6 +1,6 @@
 """Fine-tuned models for a task: trained as the evaluation cells train, exported, and scored through ONNX Runtime."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from stages.deployment.files import write_pair
 from stages.deployment.intervals import paired_interval
 from stages.deployment.session import open_session
 from stages.deployment.smoothing import Calibration
-from stages.deployment.verification import Difference, Logits, run, run_torch
+from stages.deployment.verification import Logits, compare, run, significant
 from stages.finetuning import answering, classification
 from stages.finetuning.cells import read_origin, read_rows
 from stages.finetuning.features import Features, encode
@@ -72,15 +72,25 @@ def export_task(
     threads, rows = params.hardware.threads, (np.array(row["input_ids"], np.int64) for row in fitted.calibration)
     calibration = Calibration(list(rows), params.onnx_export.smoothing)
     files = write_pair(fitted.model, fitted.outputs, name, models, calibration, threads)
-    logits = [_predict(open_session(file.path, threads), fitted, file.path.stem) for file in files]
+    sessions = [open_session(file.path, threads) for file in files]
+    logits = [_predict(session, fitted, file.path.stem) for session, file in zip(sessions, files, strict=True)]
     if not all(np.isfinite(row).all() for rows in logits for row in rows):
         raise diverged(name, settings.applied_to(params.finetune))
-    _check(fitted, logits[0][: params.onnx_export.check_blocks], name)
+    checked = [np.array(row["input_ids"], np.int64) for row in fitted.features[: params.onnx_export.check_blocks]]
+    rounding, quantization = compare(fitted.model, *sessions, checked, fitted.outputs)
+    rounding.require_rounding(name)
     fp32, int8 = (fitted.judge(rows) for rows in logits)
     common = {"rows": len(fp32.answers), **read_origin(data_folder(task))}
+    difference, error = significant(rounding.largest), significant(quantization.relative_error)
     return {
-        files[0].path.stem: {**files[0].facts, "scores": fp32.scores, **common},
-        files[1].path.stem: {**files[1].facts, "scores": int8.scores, **common, **_change(fp32, int8)},
+        files[0].path.stem: {**files[0].facts, "max_abs_difference": difference, "scores": fp32.scores, **common},
+        files[1].path.stem: {
+            **files[1].facts,
+            "relative_error": error,
+            "scores": int8.scores,
+            **common,
+            **_change(fp32, int8),
+        },
     }
 
 
@@ -136,14 +146,6 @@ def _predict(session: InferenceSession, fitted: TaskModel, name: str) -> list[Lo
     bar = tqdm(fitted.features, desc=name, unit="row", disable=None)
     ids = (np.array([row["input_ids"]], np.int64) for row in bar)
     return [np.concatenate(run(session, row, np.ones_like(row), fitted.outputs)) for row in ids]
-
-
-def _check(fitted: TaskModel, logits: Sequence[Logits], name: str) -> None:
-    """Hold the first rows' float32 logits against PyTorch's."""
-    difference = Difference()
-    for row, found in zip(fitted.features, logits, strict=False):
-        difference.add(found, np.concatenate(run_torch(fitted.model, np.array(row["input_ids"]), fitted.outputs)))
-    difference.require_rounding(name)
 
 
 def _change(fp32: Outcome, int8: Outcome) -> dict[str, float]:

@@ -65,30 +65,35 @@ class Difference:
 
 
 def compare(
-    model: PreTrainedModel, fp32: InferenceSession, int8: InferenceSession, blocks: NDArray[np.int64]
+    model: PreTrainedModel,
+    fp32: InferenceSession,
+    int8: InferenceSession,
+    rows: Sequence[NDArray[np.int64]],
+    outputs: Sequence[str],
 ) -> tuple[Difference, Difference]:
-    """Compare float32 with PyTorch, and INT8 with float32, on blocks (N, L) whole and cut to padded batches.
+    """Compare float32 with PyTorch, and INT8 with float32, on rows of token ids (L,) in padded batches, whole and cut.
 
     PyTorch gets every row alone and without padding, so that a mask that lets padding through shows.
     """
     rounding, quantization = Difference(), Difference()
     pad = model.config.pad_token_id
-    for rows in batches(blocks):
-        ids, mask = padded(rows, pad)
-        exact, rounded = (run(session, ids, mask, ["logits"])[0] for session in (fp32, int8))
-        for index, row in enumerate(rows):
-            found = exact[index, : len(row)]
-            rounding.add(found, run_torch(model, row, ["logits"])[0][0])
-            quantization.add(rounded[index, : len(row)], found)
+    for batch in batches(rows):
+        ids, mask = padded(batch, pad)
+        both = [run(session, ids, mask, outputs) for session in (fp32, int8)]
+        for index, row in enumerate(batch):
+            for exact, rounded, reference in zip(*both, run_torch(model, row, outputs), strict=True):
+                length = reference.shape[1]  # of the row, or of the labels where an output has no tokens
+                rounding.add(exact[index, :length], reference[0])
+                quantization.add(rounded[index, :length], exact[index, :length])
     return rounding, quantization
 
 
-def batches(blocks: NDArray[np.int64]) -> Iterator[list[NDArray[np.int64]]]:
-    """Yield the blocks in fours, and after each four a batch cut to the whole, three, two and one quarters."""
-    for begin in range(0, len(blocks), ROWS):
-        yield list(blocks[begin : begin + ROWS])
-        cut = (blocks[(begin + row) % len(blocks)] for row in range(ROWS))
-        yield [block[: len(block) * (ROWS - row) // ROWS] for row, block in enumerate(cut)]
+def batches(rows: Sequence[NDArray[np.int64]]) -> Iterator[list[NDArray[np.int64]]]:
+    """Yield the rows in fours, and after each four a batch cut to the whole, three, two and one quarters."""
+    for begin in range(0, len(rows), ROWS):
+        yield list(rows[begin : begin + ROWS])
+        cut = (rows[(begin + place) % len(rows)] for place in range(ROWS))
+        yield [row[: max(1, len(row) * (ROWS - place) // ROWS)] for place, row in enumerate(cut)]
 
 
 def padded(rows: Sequence[NDArray[np.int64]], pad: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -114,3 +119,8 @@ def run_torch(model: PreTrainedModel, row: NDArray[np.int64], outputs: Sequence[
     with torch.inference_mode():
         found = model(input_ids=torch.from_numpy(row)[None])
     return [found[name].numpy() for name in outputs]
+
+
+def significant(value: float) -> float:
+    """Round to four significant digits."""
+    return float(f"{value:.4g}")

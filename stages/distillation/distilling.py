@@ -22,7 +22,7 @@ from stages.distillation.student import build_student
 from stages.distillation.trainer import BlockTrainer
 from stages.errors import UserError
 from stages.params import Params
-from stages.reading import load_tokenizer, readable
+from stages.reading import load_tokenizer, readable, require_all_weights
 from stages.runtime import attention_implementation, set_dropout, use_bf16
 
 
@@ -51,7 +51,11 @@ def load_inputs(teacher: Path, corpus: Path, block_length: int) -> Inputs:
     Raises UserError if either is missing or damaged, or if blocks are longer than the teacher's positions.
     """
     with readable(teacher):
-        model = BertStates.from_pretrained(teacher, attn_implementation=attention_implementation())
+        loaded: Any = BertStates.from_pretrained(
+            teacher, attn_implementation=attention_implementation(), local_files_only=True, output_loading_info=True
+        )
+    model, info = loaded
+    require_all_weights(teacher, info["missing_keys"])
     if block_length > model.config.max_position_embeddings:
         raise UserError(
             f"params.yaml: distill.block_length {block_length} exceeds the teacher's "

@@ -8,22 +8,26 @@ from stages.measurement.rounds import Round, summarise
 from stages.measurement.variants import Variant
 from stages.params import SpeedBench
 
+FEWEST_BATCHES = 3  # of which the median gives the throughput
+
 
 def measure(variant: Variant, vocabulary: int, settings: SpeedBench) -> Round:
     """Measure a variant once: in one fresh process, and for ONNX in a second one without the memory arena.
 
     ONNX Runtime's arena makes inference faster and the process larger, so that each figure is taken as it is used.
+    Peak memory is of loading and single rows.
     """
     specification: dict[str, Any] = {
         "kind": variant.runtime,
         "path": str(variant.path),
         "vocabulary": vocabulary,
+        "batches": max(FEWEST_BATCHES, settings.repeats // 4),
         **settings.model_dump(exclude={"rounds", "stsb_samples", "stsb_warmup"}),
     }
     if variant.runtime == "torch":
         return processes.measure(specification, variant.name)
     figures = processes.measure({**specification, "arena": True}, variant.name)
-    lean = processes.measure({**specification, "arena": False, "repeats": 1}, variant.name)
+    lean = processes.measure({**specification, "arena": False, "repeats": 1, "batches": 1}, variant.name)
     return {**figures, "peak_memory_mb": lean["peak_memory_mb"]}
 
 

@@ -8,16 +8,18 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from stages import entry, warm
 from stages.measurement.inputs import token_ids
 from stages.measurement.memory import PeakMemory, page_in_libraries
 from stages.measurement.sizes import MIB
-from stages.measurement.timing import repeated, timed
+from stages.measurement.timing import Clock, repeated, timed
 
 Inference = Callable[[int, int], object]  # (rows, tokens a row) -> output
 COLD_LENGTH = 64  # tokens of the first inference
@@ -75,28 +77,35 @@ def onnx_model(specification: dict[str, Any]) -> dict[str, Any]:
     return measured(load, specification)
 
 
-def measured(load: Callable[[], Inference], specification: dict[str, Any]) -> dict[str, Any]:
-    """Time loading, the first inference, latency by length and throughput, and take the peak memory of it all."""
+def measured(
+    load: Callable[[], Inference], specification: dict[str, Any], clock: Clock = time.perf_counter_ns
+) -> dict[str, Any]:
+    """Time loading, the first inference, latency by length and throughput; times in ms, memory in MiB.
+
+    Throughput is a batch's rows over the median of the batches' seconds. Peak memory is that of loading and of single
+    rows of all lengths, as published figures are of single inferences: the batches come after it.
+    """
     loaded: list[Inference] = []
     with PeakMemory() as peak:
-        load_seconds = timed(lambda: loaded.append(load()))
+        load_seconds = timed(lambda: loaded.append(load()), clock)
         infer = loaded[0]
-        cold_seconds = timed(lambda: infer(1, min(COLD_LENGTH, max(specification["lengths"]))))
+        cold_seconds = timed(lambda: infer(1, min(COLD_LENGTH, max(specification["lengths"]))), clock)
         latency = {
             str(length): repeated(
                 lambda length=length: infer(1, length),  # type: ignore[misc]
                 specification["warmup"],
                 specification["repeats"],
+                clock,
             )
             for length in specification["lengths"]
         }
-        rows, tokens = specification["throughput_batch"], specification["throughput_length"]
-        batches = repeated(lambda: infer(rows, tokens), 1, max(1, specification["repeats"] // 4))
+    rows, tokens = specification["throughput_batch"], specification["throughput_length"]
+    batches = repeated(lambda: infer(rows, tokens), 1, specification["batches"], clock)
     return {
         "load_ms": 1000 * load_seconds,
         "cold_start_ms": 1000 * cold_seconds,
         "latency_ms": {length: [1000 * seconds for seconds in found] for length, found in latency.items()},
-        "throughput": rows * len(batches) / sum(batches),
+        "throughput": rows / median(batches),
         "peak_memory_mb": peak.growth / MIB,
     }
 
@@ -104,18 +113,19 @@ def measured(load: Callable[[], Inference], specification: dict[str, Any]) -> di
 def sentence_pairs(specification: dict[str, Any]) -> dict[str, Any]:
     """Time a pass over sentence pairs, one at a time from text to score, with a classification head."""
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
     import stages.compression  # noqa: F401 (registers the classes of shrunken models)
+    from stages.reading import load_tokenizer, readable
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(specification["threads"])
-    tokenizer = AutoTokenizer.from_pretrained(specification["path"], local_files_only=True)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        specification["path"], num_labels=1, local_files_only=True
-    ).eval()
+    folder = Path(specification["path"])
+    tokenizer = load_tokenizer(folder)
+    with readable(folder):
+        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, local_files_only=True).eval()
 
     def score(pair: list[str]) -> object:
         return model(**tokenizer(*pair, truncation=True, max_length=128, return_tensors="pt")).logits.item()

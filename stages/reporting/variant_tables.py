@@ -106,7 +106,7 @@ def _speed_note(found: Measurements) -> str:
         f"its tokens; at {found.middle} tokens also the lowest and highest round's median, the 90th percentile and the "
         "speed-up over the first variant. Rows a second in batches of "
         f"{some['throughput_batch']} x {some['throughput_length']} tokens. Peak memory: growth of resident memory over "
-        "the process before loading; ONNX without the memory arena that its times are taken with."
+        "the process before loading, in single inferences; ONNX without the memory arena that its times are taken with."
     )
 
 
