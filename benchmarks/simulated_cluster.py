@@ -112,11 +112,8 @@ def main() -> None:
         subprocess.run(command, cwd=name, env=environment, check=True, stdout=subprocess.DEVNULL)
         took = time.monotonic() - start
     least = max(path, share)
-<<<<<<< HEAD
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-=======
     print(machine(threads=1))
->>>>>>> 5cffbb3b01de61fd198c17033875590cb6897fcb
     print(f"{len(seconds)} stages, {options.jobs} at once: {took:.0f} s; critical path {path:.0f} s, work over workers")
     print(f"{share:.0f} s; {took / least:.3f} of the bound; the head took {used.ru_utime + used.ru_stime:.0f} s of CPU")
 

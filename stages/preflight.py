@@ -145,7 +145,7 @@ def operations_per_second(hardware: Hardware) -> float:
     torch.set_num_threads(hardware.threads)
     dtype = torch.bfloat16 if use_bf16(hardware) else torch.float32
     a, b = (torch.ones(size, dtype=dtype, device="cuda" if cuda else "cpu") for size in ((2048, 768), (768, 3072)))
-    wait = torch.cuda.synchronize if cuda else lambda: None  # a GPU computes while the clock is read
+    wait: Callable[[], None] = torch.cuda.synchronize if cuda else lambda: None  # a GPU computes on its own
     for _ in range(3):
         a @ b
     wait()
