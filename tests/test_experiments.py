@@ -20,20 +20,24 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A clone whose pipeline has not run, with the files of one's own that the document speaks of."""
+    """A clone whose pipeline has not run."""
     made = small_project(tmp_path_factory.mktemp("clone"))
     made.tasks(imdb={}, squad={})  # nothing in the document is about them
     (made.folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")  # in git, as in the clone of a user
     made.run("git", "add", "-A")
     made.run("git", "commit", "-qm", "a clone of one who has run nothing")
-    mine = made.folder / "mine"
+    return made
+
+
+def write_own_files(project: Project) -> None:
+    """Put the files of one's own that the document speaks of where it says."""
+    mine = project.folder / "mine"
     mine.mkdir()
     for name, lines in (("train.txt", 300), ("dev.txt", 60)):
         (mine / name).write_text("".join(f"Word {n} of my own text is {n * n}, and no other.\n" for n in range(lines)))
     for name in ("cola.jsonl", "cola-dev.jsonl"):
         rows = ({"sentence": f"The book was read {n} times.", "label": n % 2} for n in range(32))
         (mine / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,8 @@ def outputs(project: Project) -> dict[str, str]:
     """What each command of the document printed the last time; queued experiments are waited for."""
     printed = {}
     for command in block_commands(WALK):
+        if command == "git add mine":
+            write_own_files(project)
         if command not in NOT_IN_THE_WALK:
             printed[command] = project.shell(command)
         if command.startswith("dvc queue start"):
