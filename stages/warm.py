@@ -116,6 +116,8 @@ def _run_warm(module: str) -> int | None:
         except KeyboardInterrupt:
             connection.shutdown(socket.SHUT_WR)  # the fork takes the end of the stream for ctrl-C
             answer = connection.recv(8)
+    if not answer:
+        print("error: the process that ran the stage was killed; `dvc repro` carries on from here", file=sys.stderr)
     return int(answer) if answer else 1
 
 
