@@ -13,7 +13,6 @@ utilisation (MFU).
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ import torch
 from plain_distillation import PlainStep, Weights, plain_labels, plain_losses
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForMaskedLM
-from turns import Measured, by_turns
+from turns import Measured, by_turns, machine
 
 from stages.distillation.checkpoints import Checkpoints
 from stages.distillation.corpus import Blocks
@@ -202,18 +201,17 @@ def main() -> None:
         options.rounds, options.warmup, options.threads,
     )  # fmt: skip
     tokens = options.batch * options.length
+    print(machine(options.threads))
     print(
-        f"{_device()}, {options.threads} threads, torch {torch.__version__}, {options.batch} x {options.length} tokens,"
+        f"{options.batch} x {options.length} tokens, KL over {options.kl_tokens} tokens, {work / tokens / 1e9:.2f} "
+        f"GFLOP each; bf16 peak {peak / 1e9:.0f} GFLOP/s"
     )
-    print(
-        f"KL over {options.kl_tokens} tokens, {work / tokens / 1e9:.2f} GFLOP each; bf16 peak {peak / 1e9:.0f} GFLOP/s"
-    )
-    print(f"{'':12} {'tokens/s':>9} {'of plain fp32':>14} {'MFU':>7} {'peak MiB':>9} {'first loss':>11}")
+    print(f"{'':12} {'tokens/s':>24} {'of plain fp32':>14} {'MFU':>7} {'peak MiB':>9} {'first loss':>11}")
     for name, result in found.items():
-        rate = tokens / result.median
+        rate = result.shown(lambda seconds: tokens / seconds)
         times = found["plain fp32"].median / result.median
         print(
-            f"{name:12} {rate:9.1f} {times:14.2f} {work / result.median / peak:7.1%} {result.peak_mib:9.0f}"
+            f"{name:12} {rate:>24} {times:14.2f} {work / result.median / peak:7.1%} {result.peak_mib:9.0f}"
             f" {result.value:11.5f}"
         )
     print(f"ours bf16 is {_ratio(found, 'plain bf16', 'ours bf16'):.2f} times as fast as plain bf16")
@@ -224,10 +222,6 @@ def main() -> None:
 
 def _ratio(found: dict[str, Measured], slow: str, fast: str) -> float:
     return found[slow].median / found[fast].median
-
-
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

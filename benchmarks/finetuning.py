@@ -29,7 +29,7 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
-from turns import by_turns
+from turns import by_turns, machine
 
 from stages.finetuning.trainer import fine_tune
 from stages.params import Hardware, Recipe
@@ -106,11 +106,14 @@ def main() -> None:
         for name, make in (("plain", plain), ("ours", ours))
     }
     found = by_turns(calls, options.rounds, 1, options.threads)
-    print(f"{options.rows} rows in batches of {BATCH}, {options.threads} threads")
-    print(f"{'':12} {'rows/s':>8} {'of plain fp32':>14} {'peak MiB':>9}")
+    print(machine(options.threads))
+    print(f"{options.rows} rows in batches of {BATCH}")
+    print(f"{'':12} {'rows/s':>22} {'of plain fp32':>14} {'peak MiB':>9}")
     for name, result in found.items():
         times = found["plain fp32"].median / result.median
-        print(f"{name:12} {options.rows / result.median:8.1f} {times:14.2f} {result.peak_mib:9.0f}")
+        print(
+            f"{name:12} {result.shown(lambda seconds: options.rows / seconds):>22} {times:14.2f} {result.peak_mib:9.0f}"
+        )
 
 
 if __name__ == "__main__":

@@ -3,43 +3,72 @@
     pip install -c constraints.txt torchao
     python benchmarks/int8_backends.py [--tokens 64] [--threads 1] [--rounds 25]
 
-Prints each model's stored bytes, the relative error of its logits, and the time of one row as a ratio to fp32, measured
-by turns in the same process. torchao is also compiled, which its documentation asks for; that takes a minute.
+Prints each model's stored bytes, the relative error of its logits, and the time of one row beside fp32's, the models
+taking turns, each in a process of its own. torchao is also compiled, which its documentation asks for; that takes a
+minute.
 """
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import torch
-from published_size import by_turns, parser, random_model, token_row
+from published_size import parser, random_model, token_row
 from torch import nn
 from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 from transformers import DistilBertForMaskedLM
+from turns import MIB, by_turns, machine
 
 from stages.compression.int8 import Int8Linear
 from stages.compression.quantization import quantize
 
+COMPILED = ", compiled"
+MODELS = ("fp32", "ours", "torchao", f"torchao{COMPILED}")
+
 
 def main() -> None:
-    """Build the models, and print a line for each."""
+    """Measure, and print a line for each model."""
     options = parser(__doc__).parse_args()
-    whole = random_model(options.threads)
-    ours, theirs = untied(whole), untied(whole)
-    quantize(ours, "channel")
-    for module in ours.modules():
+    print(machine(options.threads))
+    calls = {name: partial(prepare, name, options.tokens) for name in MODELS}
+    found = by_turns(calls, options.rounds, 2, options.threads)
+    print(f"{'model':20}{'MiB':>8}{'error':>9}{'ms':>26}{'faster':>9}")
+    for name, measured in found.items():
+        size = stored(build(name.removesuffix(COMPILED))) / MIB
+        faster = found["fp32"].median / measured.median
+        print(f"{name:20}{size:>8.1f}{measured.value:>9.2%}{measured.milliseconds:>26}{faster:>8.2f}x")
+
+
+def build(name: str) -> DistilBertForMaskedLM:
+    """Make the float model, or its INT8 form."""
+    model = random_model()
+    if name == "fp32":
+        return model
+    model = untied(model)
+    if name == "torchao":
+        quantize_(model, Int8DynamicActivationInt8WeightConfig())
+        return model
+    quantize(model, "channel")
+    for module in model.modules():
         if isinstance(module, Int8Linear):
             module.pack()
-    quantize_(theirs, Int8DynamicActivationInt8WeightConfig())
-    models = {"fp32": whole, "ours": ours, "torchao": theirs, "torchao, compiled": torch.compile(copy.deepcopy(theirs))}
-    ids = token_row(options.tokens)
-    with torch.inference_mode():
-        logits = {name: model(ids).logits for name, model in models.items()}
-    seconds = by_turns({name: lambda model=model: model(ids) for name, model in models.items()}, options.rounds)
-    exact = logits["fp32"]
-    print(f"{'model':20}{'MiB':>8}{'error':>9}{'ms':>8}{'faster':>9}")
-    for name, model in models.items():
-        error = float((logits[name] - exact).norm() / exact.norm())
-        faster = seconds["fp32"] / seconds[name]
-        print(f"{name:20}{stored(model) / 2**20:>8.1f}{error:>9.2%}{1000 * seconds[name]:>8.1f}{faster:>8.2f}x")
+    return model
+
+
+@torch.inference_mode()
+def prepare(name: str, tokens: int) -> Callable[[], float]:
+    """Prepare a call of the model that returns the relative error of its logits, which is computed once."""
+    ids, made = token_row(tokens), build(name.removesuffix(COMPILED))
+    model = torch.compile(made) if name.endswith(COMPILED) else made
+    exact, logits = random_model()(ids).logits, model(ids).logits
+    error = float((logits - exact).norm() / exact.norm())
+
+    @torch.inference_mode()
+    def call() -> float:
+        model(ids)
+        return error
+
+    return call
 
 
 def untied(model: DistilBertForMaskedLM) -> DistilBertForMaskedLM:

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from turns import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(5)
@@ -100,6 +101,7 @@ def main() -> None:
         subprocess.run(command, cwd=name, env=environment, check=True, stdout=subprocess.DEVNULL)
         took = time.monotonic() - start
     least = max(path, share)
+    print(machine(threads=1))
     print(f"{len(seconds)} stages, {options.jobs} at once: {took:.0f} s; critical path {path:.0f} s, work over workers")
     print(f"{share:.0f} s; {took / least:.3f} of the bound")
 

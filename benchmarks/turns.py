@@ -11,6 +11,8 @@ from statistics import median
 
 import torch
 
+from stages.measurement.machine import describe
+
 MIB = 2**20
 Prepare = Callable[[], Callable[[], float]]
 
@@ -27,6 +29,24 @@ class Measured:
     def median(self) -> float:
         """Seconds."""
         return median(self.seconds)
+
+    @property
+    def milliseconds(self) -> str:
+        """Median, lowest and highest."""
+        return self.shown(lambda seconds: 1000 * seconds)
+
+    def shown(self, figure: Callable[[float], float]) -> str:
+        """Write what a figure made of the seconds is at their median, and its lowest and highest."""
+        ends = sorted(figure(end(self.seconds)) for end in (min, max))
+        return f"{figure(self.median):.1f} ({ends[0]:.1f} to {ends[1]:.1f})"
+
+
+def machine(threads: int) -> str:
+    """Say what the figures are taken on: processor, cores, threads, instruction sets, memory, versions, and any GPU."""
+    found = describe(threads)
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return ", ".join(f"{key} {value}" for key, value in found.items())
 
 
 def by_turns(calls: Mapping[str, Prepare], rounds: int, warmup: int, threads: int) -> dict[str, Measured]:
