@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from published_size import parser, random_model, token_row
 from transformers import DistilBertForMaskedLM, PreTrainedModel
+from transformers.utils import logging
 from turns import MIB, Measured, by_turns, machine
 
 from stages.compression.structured import Importance, kept_heads, kept_width, shrink
@@ -37,6 +38,7 @@ def main() -> None:
     arguments.add_argument("--amount", type=float, default=0.5, help="share of heads, FFN columns and tokens to remove")
     options = arguments.parse_args()
     print(machine(options.threads))
+    logging.disable_progress_bar()  # of every file that is saved only to know its size
 
     def timed(part: str) -> dict[str, Measured]:
         calls = {name: partial(torch_call, name, part, options.amount, options.tokens) for name in MODELS}

@@ -32,8 +32,8 @@ def export_masked_lm(
     calibration = Calibration([*np.array(train.ids[: settings.calibration_rows], np.int64)], settings.smoothing)
     ids = np.array(dev.ids[: settings.check_blocks], np.int64)
     fp32, int8 = write_pair(model, MLM_OUTPUTS, name, models, calibration, threads)
-    sessions = (open_session(file.path, threads) for file in (fp32, int8))
-    rounding, quantization = compare(model, *sessions, [*ids], MLM_OUTPUTS[:1])
+    exact, rounded = (open_session(file.path, threads) for file in (fp32, int8))
+    rounding, quantization = compare(model, exact, rounded, [*ids], MLM_OUTPUTS[:1])
     rounding.require_rounding(name)
     return {
         fp32.path.stem: {**fp32.facts, "max_abs_difference": significant(rounding.largest)},

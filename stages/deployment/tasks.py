@@ -77,7 +77,7 @@ def export_task(
     if not all(np.isfinite(row).all() for rows in logits for row in rows):
         raise diverged(name, settings.applied_to(params.finetune))
     checked = [np.array(row["input_ids"], np.int64) for row in fitted.features[: params.onnx_export.check_blocks]]
-    rounding, quantization = compare(fitted.model, *sessions, checked, fitted.outputs)
+    rounding, quantization = compare(fitted.model, sessions[0], sessions[1], checked, fitted.outputs)
     rounding.require_rounding(name)
     fp32, int8 = (fitted.judge(rows) for rows in logits)
     common = {"rows": len(fp32.answers), **read_origin(data_folder(task))}
