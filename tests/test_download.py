@@ -66,7 +66,7 @@ def own_files(folder: Path, glue: Sequence[str] = ()) -> dict[str, Any]:
     row = {name: "x" for task in GLUE.values() for name in task.texts} | {"label": 1}
     (folder / "glue.jsonl").write_text(json.dumps(row))
     return {
-        "glue": {"files": {name: both("glue.jsonl") for name in glue}},
+        "glue": {"files": {name: all_three("glue.jsonl") if name == "MNLI" else both("glue.jsonl") for name in glue}},
         "corpus": {"files": both("text.txt")},
         "imdb": {"files": both("imdb.jsonl")},
         "squad": {"files": both("squad.jsonl")},
@@ -75,6 +75,10 @@ def own_files(folder: Path, glue: Sequence[str] = ()) -> dict[str, Any]:
 
 def both(name: str) -> dict[str, Any]:
     return {"train": [name], "dev": [name], "dev_mismatched": []}
+
+
+def all_three(name: str) -> dict[str, Any]:
+    return both(name) | {"dev_mismatched": [name]}
 
 
 def record(folder: Path, name: str) -> dict[str, Any]:
@@ -132,6 +136,17 @@ def test_a_failed_download_leaves_the_old_data_alone(project_root: Path, here: P
     with pytest.raises(UserError, match=r"^imdb\.jsonl: row 1: label 2 is not a class of 0 to 1$"):
         main()
     assert digest(here / "data") == before
+
+
+def test_own_files_need_every_split_of_their_task(project_root: Path, here: Path) -> None:
+    own = own_files(here, ["MNLI"])
+    write_params(project_root, here, **own)
+    main()
+    assert set(record(here, "glue/MNLI")["splits"]) == {"train", "dev", "dev_mismatched"}
+    own["glue"]["files"]["MNLI"] = both("glue.jsonl")
+    write_params(project_root, here, **own)
+    with pytest.raises(UserError, match=r"^params\.yaml: download\.glue\.files\.MNLI: dev_mismatched is missing$"):
+        main()
 
 
 @pytest.mark.parametrize("offline", [{"HF_HUB_OFFLINE": "1"}, {}])

@@ -53,6 +53,8 @@ def _from_files(task: Task, own: Files) -> Mapping[str, pa.Table]:
     paths = {split: getattr(own, split) for split in ("train", "dev", "dev_mismatched") if getattr(own, split)}
     if extra := set(paths) - set(task.splits):
         raise UserError(f"params.yaml: files of {task.name}: there is no split {', '.join(extra)}")
+    if missing := [split for split in task.splits if split not in paths]:
+        raise UserError(f"params.yaml: download.glue.files.{task.name}: {', '.join(missing)} is missing")  # only MNLI's
     return {split: files.read_task(names, task) for split, names in paths.items()}
 
 
