@@ -1,5 +1,6 @@
 """Outputs that are either whole or absent: atomic writes, and hashes of files and settings."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import UserError
+
+NOT_DAMAGE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)  # `stages/entry.py` tells them
 
 
 @contextmanager
@@ -76,6 +79,22 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not found; `dvc repro` makes it") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); delete it and run `dvc repro`") from error
+
+
+@contextmanager
+def readable_parquet(where: Path | str, way_out: str = "delete it and run `dvc repro download`") -> Iterator[None]:
+    """Around the reading of a parquet file: UserError if it is missing or damaged; a flipped bit is an OSError."""
+    from pyarrow import ArrowException  # which not every stage needs
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{where}: not found; `dvc repro download` makes it") from error
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno in NOT_DAMAGE:
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: damaged, or no parquet file ({reason}); {way_out}") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from damage import write_damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -192,8 +193,18 @@ def test_missing_and_unknown_files_are_named(tmp_path: Path, name: str, message:
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "own.parquet").write_bytes(b"PAR1 nonsense")
-    with pytest.raises(UserError, match=r"own\.parquet: no readable parquet file"):
+    with pytest.raises(UserError, match=r"own\.parquet: damaged, or no parquet file \(.*\); replace it"):
         files.read_task([str(tmp_path / "own.parquet")], GLUE["RTE"])
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
+def test_a_parquet_file_with_a_flipped_byte_is_named(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "own.parquet"
+    write_damaged(path, {name: [f"{name} {number}" for number in range(999)] for name in PAIR}, compression)
+    with pytest.raises(UserError, match=r"own\.parquet: damaged, or no parquet file \(.*\); replace it"):
+        files.read_task([str(path)], GLUE["RTE"])
+    with pytest.raises(UserError, match=r"own\.parquet: damaged, or no parquet file \(.*\); replace it"):
+        list(files.text_batches(path, "sentence1"))
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def _from_files(task: Task, own: Files) -> Mapping[str, pa.Table]:
     if extra := set(paths) - set(task.splits):
         raise UserError(f"params.yaml: files of {task.name}: there is no split {', '.join(extra)}")
     if missing := [split for split in task.splits if split not in paths]:
-        raise UserError(f"params.yaml: download.glue.files.{task.name}: {', '.join(missing)} is missing")  # only MNLI's
+        raise UserError(f"params.yaml: download.glue.files.{task.name}: {missing[0]} is missing")
     return {split: files.read_task(names, task) for split, names in paths.items()}
 
 
