@@ -177,6 +177,8 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
     ("changes", "message"),
     [
         ({"repository": "nobody/nothing"}, "dataset nobody/nothing at revision"),
+        ({"repository": "nyu-mll/glue.git"}, "dataset nyu-mll/glue.git at revision"),
+        ({"repository": "a--b/c"}, "no name of a repository (Cannot have -- or .. in"),
         ({"config": "latin"}, "configuration 'latin'? It has default"),
         ({"text_column": "body"}, "no column 'body'; it has text"),
         ({"repository": "nyu-mll/glue"}, "configuration None? It has cola, sst2"),

@@ -25,10 +25,12 @@ from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 from tqdm import tqdm
 
 from stages.artifacts import file_sha256
@@ -60,6 +62,13 @@ class Repository:
     revision: str
     kind: Literal["dataset", "model"] = "dataset"
     way_out: str = "use `download.source: embedded` or files of your own"
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a name that the hub's client refuses wherever it is given."""
+        try:
+            validate_repo_id(self.name)
+        except HFValidationError as error:
+            raise UserError(f"{self}: no name of a repository ({error}); correct it") from error
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name} at revision {self.revision}"
