@@ -147,6 +147,26 @@ def test_an_answer_must_be_where_it_claims_to_be(tmp_path: Path, answers: dict[s
         files.read_task([str(own)], SQUAD)
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "message"),
+    [
+        ("RTE", pa.array([1, 2**63], pa.uint64()), "own: row 2: 'label' is 9223372036854775808, expected int64"),
+        ("STS-B", pa.array([1, 2**40]), "own: row 2: 'label' is 1099511627776, expected float"),
+    ],
+)
+def test_a_number_too_large_for_its_column_is_told_in_one_line(task: str, labels: pa.Array, message: str) -> None:
+    table = pa.table({"sentence1": ["a", "a"], "sentence2": ["b", "b"], "label": labels})
+    with pytest.raises(UserError) as error:
+        conform(table, GLUE[task], "own")
+    assert str(error.value) == message
+
+
+def test_an_offset_too_large_for_its_column_is_told_in_one_line() -> None:
+    rows = [ANSWERED, ANSWERED | {"answers": {"text": ["tofu"], "answer_start": [2**40]}}]
+    with pytest.raises(UserError, match="^own: row 2: 'answers' is .*1099511627776.*, expected struct"):
+        conform(pa.Table.from_pylist(rows), SQUAD, "own")
+
+
 # --- files of one's own
 
 
@@ -167,6 +187,11 @@ def test_tasks_come_from_several_files_of_both_kinds(tmp_path: Path) -> None:
         ("[1]", "row 2: expected an object, found list"),
         ('{"sentence1": "a", "label": 0}', "row 2: no key 'sentence2'; it has sentence1, label"),
         ('{"sentence1": "a", "sentence2": 3, "label": 0}', "row 2: 'sentence2' is 3, expected string"),
+        ('{"sentence1": "a\\ud800", "sentence2": "b", "label": 0}', "row 2: 'sentence1' is text with half a surrogate"),
+        (
+            '{"sentence1": "a", "sentence2": "b", "label": 18446744073709551615}',
+            "row 2: 'label' is 18446744073709551615,",
+        ),
         ('{"sentence1": "a", "sentence2": null, "label": 0}', "row 2: 'sentence2' is null, expected string"),
         ('{"sentence1": "a", "sentence2": "b", "label": 0.5}', "row 2: 'label' is 0.5, expected int64"),
         ('{"sentence1": "a", "sentence2": "b", "label": true}', "row 2: 'label' is true, expected int64"),
@@ -222,6 +247,22 @@ def test_text_files_have_a_paragraph_a_line_or_blank_lines_between(
     (tmp_path / "own.txt").write_bytes(text.encode())
     (batch,) = files.text_batches(tmp_path / "own.txt", "text")
     assert corpus.paragraphs(batch).to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"text": "a\\udc00"}', "row 1: 'text' is text with half a surrogate pair, '\\udc00', expected text"),
+        ('{"text": 3}', "row 1: 'text' is 3, expected text"),
+        ('{"text": null}', "row 1: 'text' is null, expected text"),
+        ('{"txt": "a"}', "row 1: 'text' is null, expected text"),
+    ],
+)
+def test_text_that_is_none_is_named(tmp_path: Path, row: str, message: str) -> None:
+    (tmp_path / "own.jsonl").write_text(row)
+    with pytest.raises(UserError) as error:
+        list(files.text_batches(tmp_path / "own.jsonl", "text"))
+    assert str(error.value) == f"{tmp_path / 'own.jsonl'}: {message}"
 
 
 def test_rows_are_split_at_blank_lines_and_empty_ones_dropped() -> None:

@@ -89,6 +89,8 @@ def _mismatch(value: Any, expected: pa.DataType) -> str | None:
         return json.dumps(value)
     try:
         pa.scalar(value, type=expected)
+    except UnicodeEncodeError as error:
+        return f"text with half a surrogate pair, {error.object[error.start]!r}"
     except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, OverflowError):
         return f"{value!r:.60}"
     return f"{value!r}" if pa.types.is_integer(expected) and not isinstance(value, int) else None
@@ -138,8 +140,8 @@ def _parquet_texts(path: Path, column: str, where: str) -> Iterator[pa.Array]:
 
 def _jsonl_texts(path: Path, column: str) -> Iterator[str]:
     for number, row in _json_rows(path):
-        if not isinstance(row.get(column), str):
-            raise UserError(f"{path}: row {number}: {column!r} is {json.dumps(row.get(column)):.60}, expected text")
+        if (problem := _mismatch(row.get(column), pa.string())) is not None:
+            raise UserError(f"{path}: row {number}: {column!r} is {problem}, expected text")
         yield row[column]
 
 

@@ -94,7 +94,20 @@ def _column(table: pa.Table, expected: pa.Field, where: str) -> pa.ChunkedArray:
         raise UserError(f"{where}: column {expected.name!r} holds {column.type}, expected {expected.type}")
     if column.null_count:
         raise UserError(f"{where}: row {_first(column.is_null())}: {expected.name!r} is missing")
-    return column.cast(expected.type)
+    try:
+        return column.cast(expected.type)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{where}: {_unfit(column, expected) or f'column {expected.name!r}: {error}'}") from error
+
+
+def _unfit(column: pa.ChunkedArray, expected: pa.Field) -> str | None:
+    """Tell the first value that has no equal in the expected type, None if each has."""
+    for row, value in enumerate(column, start=1):
+        try:
+            value.cast(expected.type)
+        except pa.ArrowInvalid:
+            return f"row {row}: {expected.name!r} is {value.as_py()!r:.60}, expected {expected.type}"
+    return None
 
 
 def _fits(given: pa.DataType, expected: pa.DataType) -> bool:
