@@ -1,6 +1,5 @@
 """Outputs that are either whole or absent: atomic writes, and hashes of files and settings."""
 
-import errno
 import glob
 import hashlib
 import json
@@ -11,9 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.errors import UserError
-
-NOT_DAMAGE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)  # `stages/entry.py` tells them
+from stages.errors import DENIED, FULL, UserError
 
 
 @contextmanager
@@ -91,8 +88,8 @@ def readable_parquet(where: Path | str, way_out: str = "delete it and run `dvc r
     except FileNotFoundError as error:
         raise UserError(f"{where}: not found; `dvc repro download` makes it") from error
     except (ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno in NOT_DAMAGE:
-            raise
+        if isinstance(error, OSError) and error.errno in (*FULL, *DENIED):
+            raise  # for `stages/entry.py` to tell
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: damaged, or no parquet file ({reason}); {way_out}") from error
 

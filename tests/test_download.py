@@ -1,5 +1,6 @@
 """The download stage: from the embedded world and own files, and from a hub on loopback, with and without faults."""
 
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from ruamel.yaml import YAML
 from stages.artifacts import digest
 from stages.download import main
 from stages.errors import UserError
+from stages.sources.hub import Repository
 from stages.sources.schema import GLUE, IMDB, SQUAD
 
 ALL = (*GLUE.values(), IMDB, SQUAD)
@@ -194,6 +196,18 @@ def test_a_wrong_name_is_told_in_one_line(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not any((here / "data").iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_cache_that_cannot_be_written_is_told_at_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number), "/cache/hub/blobs")
+
+    monkeypatch.setattr("stages.sources.hub.hf_hub_download", refuse)
+    monkeypatch.setattr(Repository, "_answers", True)
+    with pytest.raises(UserError, match=r": /cache/hub/blobs cannot be written \(.*\); set HF_HOME") as error:
+        Repository("a/b", "0" * 40).fetch("README.md")
+    assert "\n" not in str(error.value)
 
 
 def check_against_repository(folder: Path, names: Sequence[str] = FETCHED) -> None:

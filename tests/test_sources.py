@@ -163,7 +163,7 @@ def test_a_number_too_large_for_its_column_is_told_in_one_line(task: str, labels
 
 def test_an_offset_too_large_for_its_column_is_told_in_one_line() -> None:
     rows = [ANSWERED, ANSWERED | {"answers": {"text": ["tofu"], "answer_start": [2**40]}}]
-    with pytest.raises(UserError, match="^own: row 2: 'answers' is .*1099511627776.*, expected struct"):
+    with pytest.raises(UserError, match=r"^own: row 2: 'answers' is .*1099511627776.*, expected struct"):
         conform(pa.Table.from_pylist(rows), SQUAD, "own")
 
 
