@@ -69,9 +69,10 @@ def _from_world(task: Task, world: World) -> Mapping[str, pa.Table]:
 def _from_hub(task: Task, repository: Repository) -> Mapping[str, pa.Table]:
     """Read all splits; UserError if rows, columns or labels are not those that the repository announces."""
     card = DataCard(repository, task.config)
-    if task.classes and card.classes("label") not in (None, task.classes):
+    if task.labels and (found := card.labels("label")) not in (None, task.labels):
         raise UserError(
-            f"{repository}: {task.config} announces {card.classes('label')} classes, expected {task.classes}"
+            f"{repository}: {task.config} announces the labels {', '.join(found)}; {task.name} needs, in this order, "
+            f"{', '.join(task.labels)}"
         )
     tables = {}
     for split, theirs in task.splits.items():
