@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.errors import UserError
+from stages.errors import DENIED, FULL, UserError
 
 
 @contextmanager
@@ -76,6 +76,22 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not found; `dvc repro` makes it") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); delete it and run `dvc repro`") from error
+
+
+@contextmanager
+def readable_parquet(where: Path | str, way_out: str = "delete it and run `dvc repro download`") -> Iterator[None]:
+    """Around the reading of a parquet file: UserError if it is missing or damaged; a flipped bit is an OSError."""
+    from pyarrow import ArrowException  # which not every stage needs
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{where}: not found; `dvc repro download` makes it") from error
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno in (*FULL, *DENIED):
+            raise  # for `stages/entry.py` to tell
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: damaged, or no parquet file ({reason}); {way_out}") from error
 
 
 def file_sha256(path: Path) -> str:

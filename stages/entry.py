@@ -1,11 +1,10 @@
 """How every stage starts and ends: errors that are the user's to mend become one line and exit status 1."""
 
-import errno
 import os
 import sys
 from collections.abc import Callable
 
-from stages.errors import UserError
+from stages.errors import DENIED, FULL, UserError
 
 
 def prepare_environment() -> None:
@@ -20,8 +19,8 @@ def prepare_environment() -> None:
 def run(stage: Callable[[], None]) -> None:
     """Call a stage and leave the process with its exit status.
 
-    A UserError, a full disk and an interrupt are told in one line; any other exception is a defect and keeps its
-    traceback.
+    A UserError, a full disk, a path that may not be written and an interrupt are told in one line; any other exception
+    is a defect and keeps its traceback.
     """
     prepare_environment()
     try:
@@ -32,8 +31,11 @@ def run(stage: Callable[[], None]) -> None:
         print("interrupted; `dvc repro` carries on from here", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        sys.exit(
-            f"error: {error.filename or 'output'}: no space left on the device; free some and run `dvc repro` again"
-        )
+        if error.errno in FULL:
+            sys.exit(
+                f"error: {error.filename or 'output'}: no space left on the device; free some and run `dvc repro` again"
+            )
+        if error.errno in DENIED:
+            what = f"{error.filename}: cannot be written or read ({error.strerror})" if error.filename else str(error)
+            sys.exit(f"error: {' '.join(what.split())}; change its owner or permissions and run `dvc repro` again")
+        raise

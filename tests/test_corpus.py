@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from damage import write_damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_distillation import WORDS, tokenizer, write_text
@@ -96,6 +97,13 @@ def test_packing_cut_short_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         patch.setattr(np, "save", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_blocks(tmp_path / "text.parquet", tokenizer(), 16, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_damaged_text_is_named(tmp_path: Path) -> None:
+    write_damaged(tmp_path / "text.parquet", {"text": [f"text {number}" for number in range(999)]})
+    with pytest.raises(UserError, match=r"text\.parquet: damaged, .*; delete it and run `dvc repro download`"):
+        load_blocks(tmp_path / "text.parquet", tokenizer(), 16, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 

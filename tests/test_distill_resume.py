@@ -203,6 +203,36 @@ def test_a_second_training_of_the_same_waits_for_the_first(tmp_path: Path, capsy
     assert order == ["first", "second"]
 
 
+def test_a_second_training_that_has_taken_over_keeps_its_checkpoints(tmp_path: Path) -> None:
+    first, second = Checkpoints("s", root=tmp_path), Checkpoints("s", root=tmp_path)
+    with second.held():
+        (second.folder / "checkpoint-1").mkdir()
+        first.discard()
+        assert (second.folder / "checkpoint-1").is_dir()
+    second.discard()
+    assert not second.folder.exists()
+
+
+def test_a_training_that_waited_for_a_discarded_folder_makes_it_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = Checkpoints("s", root=tmp_path)
+    inside = []
+
+    def second() -> None:
+        with Checkpoints("s", root=tmp_path).held():
+            inside.append((checkpoints.folder / "lock").is_file())
+
+    waiting = threading.Thread(target=second)
+    with checkpoints.held():
+        waiting.start()
+        while "another run trains" not in capsys.readouterr().err:
+            time.sleep(0.01)
+        shutil.rmtree(checkpoints.folder)
+    waiting.join()
+    assert inside == [True]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

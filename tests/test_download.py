@@ -1,5 +1,6 @@
 """The download stage: from the embedded world and own files, and from a hub on loopback, with and without faults."""
 
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from ruamel.yaml import YAML
 from stages.artifacts import digest
 from stages.download import main
 from stages.errors import UserError
+from stages.sources.hub import Repository
 from stages.sources.schema import GLUE, IMDB, SQUAD
 
 ALL = (*GLUE.values(), IMDB, SQUAD)
@@ -66,7 +68,7 @@ def own_files(folder: Path, glue: Sequence[str] = ()) -> dict[str, Any]:
     row = {name: "x" for task in GLUE.values() for name in task.texts} | {"label": 1}
     (folder / "glue.jsonl").write_text(json.dumps(row))
     return {
-        "glue": {"files": {name: both("glue.jsonl") for name in glue}},
+        "glue": {"files": {name: all_three("glue.jsonl") if name == "MNLI" else both("glue.jsonl") for name in glue}},
         "corpus": {"files": both("text.txt")},
         "imdb": {"files": both("imdb.jsonl")},
         "squad": {"files": both("squad.jsonl")},
@@ -75,6 +77,10 @@ def own_files(folder: Path, glue: Sequence[str] = ()) -> dict[str, Any]:
 
 def both(name: str) -> dict[str, Any]:
     return {"train": [name], "dev": [name], "dev_mismatched": []}
+
+
+def all_three(name: str) -> dict[str, Any]:
+    return both(name) | {"dev_mismatched": [name]}
 
 
 def record(folder: Path, name: str) -> dict[str, Any]:
@@ -134,6 +140,17 @@ def test_a_failed_download_leaves_the_old_data_alone(project_root: Path, here: P
     assert digest(here / "data") == before
 
 
+def test_own_files_need_every_split_of_their_task(project_root: Path, here: Path) -> None:
+    own = own_files(here, ["MNLI"])
+    write_params(project_root, here, **own)
+    main()
+    assert set(record(here, "glue/MNLI")["splits"]) == {"train", "dev", "dev_mismatched"}
+    own["glue"]["files"]["MNLI"] = both("glue.jsonl")
+    write_params(project_root, here, **own)
+    with pytest.raises(UserError, match=r"^params\.yaml: download\.glue\.files\.MNLI: dev_mismatched is missing$"):
+        main()
+
+
 @pytest.mark.parametrize("offline", [{"HF_HUB_OFFLINE": "1"}, {}])
 def test_without_a_hub_one_line_names_the_repository_and_the_way_out(
     project_root: Path, tmp_path: Path, offline: dict[str, str]
@@ -162,6 +179,8 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
     ("changes", "message"),
     [
         ({"repository": "nobody/nothing"}, "dataset nobody/nothing at revision"),
+        ({"repository": "nyu-mll/glue.git"}, "dataset nyu-mll/glue.git at revision"),
+        ({"repository": "a--b/c"}, "no name of a repository (Cannot have -- or .. in"),
         ({"config": "latin"}, "configuration 'latin'? It has default"),
         ({"text_column": "body"}, "no column 'body'; it has text"),
         ({"repository": "nyu-mll/glue"}, "configuration None? It has cola, sst2"),
@@ -177,6 +196,18 @@ def test_a_wrong_name_is_told_in_one_line(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not any((here / "data").iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_cache_that_cannot_be_written_is_told_at_once(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number), "/cache/hub/blobs")
+
+    monkeypatch.setattr("stages.sources.hub.hf_hub_download", refuse)
+    monkeypatch.setattr(Repository, "_answers", True)
+    with pytest.raises(UserError, match=r": /cache/hub/blobs cannot be written \(.*\); set HF_HOME") as error:
+        Repository("a/b", "0" * 40).fetch("README.md")
+    assert "\n" not in str(error.value)
 
 
 def check_against_repository(folder: Path, names: Sequence[str] = FETCHED) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from damage import write_damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
@@ -22,6 +23,7 @@ from stages.compression.loading import load_masked_lm
 from stages.compression.quantization import quantize
 from stages.errors import UserError
 from stages.finetuning import trainer
+from stages.finetuning.cells import read_rows
 from stages.finetuning.features import encode
 from stages.finetuning.tasks import TASKS
 from stages.params import Recipe
@@ -186,6 +188,12 @@ def test_damaged_data_is_one_line_before_any_training(inside, monkeypatch, name,
         glue_eval.main(["--model", "bert", "--task", "CoLA", "--seed", "3"])
     path.write_bytes(whole)
     assert "\n" not in str(raised.value)
+
+
+def test_rows_with_a_flipped_byte_are_one_line(tmp_path):
+    write_damaged(tmp_path / "dev.parquet", {"sentence": [f"text {number}" for number in range(999)]})
+    with pytest.raises(UserError, match=r"dev\.parquet: damaged, .*; delete it and run `dvc repro download`"):
+        read_rows(tmp_path, "dev")
 
 
 def truncate(folder):

@@ -10,16 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from damage import write_damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.errors import UserError
 from stages.params import Corpus, Files
-from stages.sources import corpus, files
-from stages.sources.datacard import _by_name, _by_pattern
+from stages.sources import corpus, files, tasks
+from stages.sources.datacard import DataCard, _by_name, _by_pattern
+from stages.sources.hub import Repository
 from stages.sources.output import ParquetSink, describe, write_parquet
 from stages.sources.sampling import Scatter, draw, equal_shares, generator
-from stages.sources.schema import GLUE, IMDB, SQUAD, conform
+from stages.sources.schema import GLUE, IMDB, SQUAD, Task, conform
 
 LABELS = st.lists(st.integers(0, 3), min_size=1, max_size=60)
 SOME = settings(max_examples=60, deadline=None)
@@ -146,6 +148,26 @@ def test_an_answer_must_be_where_it_claims_to_be(tmp_path: Path, answers: dict[s
         files.read_task([str(own)], SQUAD)
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "message"),
+    [
+        ("RTE", pa.array([1, 2**63], pa.uint64()), "own: row 2: 'label' is 9223372036854775808, expected int64"),
+        ("STS-B", pa.array([1, 2**40]), "own: row 2: 'label' is 1099511627776, expected float"),
+    ],
+)
+def test_a_number_too_large_for_its_column_is_told_in_one_line(task: str, labels: pa.Array, message: str) -> None:
+    table = pa.table({"sentence1": ["a", "a"], "sentence2": ["b", "b"], "label": labels})
+    with pytest.raises(UserError) as error:
+        conform(table, GLUE[task], "own")
+    assert str(error.value) == message
+
+
+def test_an_offset_too_large_for_its_column_is_told_in_one_line() -> None:
+    rows = [ANSWERED, ANSWERED | {"answers": {"text": ["tofu"], "answer_start": [2**40]}}]
+    with pytest.raises(UserError, match=r"^own: row 2: 'answers' is .*1099511627776.*, expected struct"):
+        conform(pa.Table.from_pylist(rows), SQUAD, "own")
+
+
 # --- files of one's own
 
 
@@ -166,6 +188,11 @@ def test_tasks_come_from_several_files_of_both_kinds(tmp_path: Path) -> None:
         ("[1]", "row 2: expected an object, found list"),
         ('{"sentence1": "a", "label": 0}', "row 2: no key 'sentence2'; it has sentence1, label"),
         ('{"sentence1": "a", "sentence2": 3, "label": 0}', "row 2: 'sentence2' is 3, expected string"),
+        ('{"sentence1": "a\\ud800", "sentence2": "b", "label": 0}', "row 2: 'sentence1' is text with half a surrogate"),
+        (
+            '{"sentence1": "a", "sentence2": "b", "label": 18446744073709551615}',
+            "row 2: 'label' is 18446744073709551615,",
+        ),
         ('{"sentence1": "a", "sentence2": null, "label": 0}', "row 2: 'sentence2' is null, expected string"),
         ('{"sentence1": "a", "sentence2": "b", "label": 0.5}', "row 2: 'label' is 0.5, expected int64"),
         ('{"sentence1": "a", "sentence2": "b", "label": true}', "row 2: 'label' is true, expected int64"),
@@ -192,8 +219,18 @@ def test_missing_and_unknown_files_are_named(tmp_path: Path, name: str, message:
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     (tmp_path / "own.parquet").write_bytes(b"PAR1 nonsense")
-    with pytest.raises(UserError, match=r"own\.parquet: no readable parquet file"):
+    with pytest.raises(UserError, match=r"own\.parquet: damaged, or no parquet file \(.*\); replace it"):
         files.read_task([str(tmp_path / "own.parquet")], GLUE["RTE"])
+
+
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
+def test_a_parquet_file_with_a_flipped_byte_is_named(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "own.parquet"
+    write_damaged(path, {name: [f"{name} {number}" for number in range(999)] for name in PAIR}, compression)
+    with pytest.raises(UserError, match=r"own\.parquet: damaged, or no parquet file \(.*\); replace it"):
+        files.read_task([str(path)], GLUE["RTE"])
+    with pytest.raises(UserError, match=r"own\.parquet: damaged, or no parquet file \(.*\); replace it"):
+        list(files.text_batches(path, "sentence1"))
 
 
 @pytest.mark.parametrize(
@@ -211,6 +248,22 @@ def test_text_files_have_a_paragraph_a_line_or_blank_lines_between(
     (tmp_path / "own.txt").write_bytes(text.encode())
     (batch,) = files.text_batches(tmp_path / "own.txt", "text")
     assert corpus.paragraphs(batch).to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"text": "a\\udc00"}', "row 1: 'text' is text with half a surrogate pair, '\\udc00', expected text"),
+        ('{"text": 3}', "row 1: 'text' is 3, expected text"),
+        ('{"text": null}', "row 1: 'text' is null, expected text"),
+        ('{"txt": "a"}', "row 1: 'text' is null, expected text"),
+    ],
+)
+def test_text_that_is_none_is_named(tmp_path: Path, row: str, message: str) -> None:
+    (tmp_path / "own.jsonl").write_text(row)
+    with pytest.raises(UserError) as error:
+        list(files.text_batches(tmp_path / "own.jsonl", "text"))
+    assert str(error.value) == f"{tmp_path / 'own.jsonl'}: {message}"
 
 
 def test_rows_are_split_at_blank_lines_and_empty_ones_dropped() -> None:
@@ -332,3 +385,35 @@ def test_splits_follow_the_readmes_patterns_or_the_paths() -> None:
     converted = ["plain_text/partial-train/0000.parquet", "plain_text/test/0000.parquet", "data/latest.parquet"]
     assert _by_name(converted) == {"train": converted[:1], "test": converted[1:2]}
     assert _by_name(["a.parquet"]) == {"train": ["a.parquet"]}
+
+
+# --- which labels a repository announces
+
+
+def announce(task: Task, names: Any) -> dict[str, Any]:
+    """A README's head that announces a task's labels."""
+    features = [{"name": "label", "dtype": {"class_label": {"names": names}}}]
+    return {"dataset_info": [{"config_name": task.config, "features": features}]}
+
+
+def announced(monkeypatch: pytest.MonkeyPatch, task: Task, names: Any) -> None:
+    """Read a task from a repository whose README announces these labels and which holds no files."""
+    monkeypatch.setattr(DataCard, "_metadata", announce(task, names))
+    monkeypatch.setattr(Repository, "sizes", {"README.md": 1})
+    tasks._from_hub(task, Repository("a/b", "0" * 40))
+
+
+@pytest.mark.parametrize("task", [task for task in (*GLUE.values(), IMDB) if task.labels], ids=lambda task: task.name)
+def test_labels_in_another_order_are_refused(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert task.labels
+    right = list(task.labels)
+    for same in (right, dict(enumerate(right)), {str(code): name for code, name in reversed([*enumerate(right)])}, []):
+        with pytest.raises(UserError, match="no parquet files"):
+            announced(monkeypatch, task, same)
+    for other in (right[::-1], right[1:], [*right, "unknown"]):
+        with pytest.raises(UserError) as error:
+            announced(monkeypatch, task, other)
+        assert str(error.value) == (
+            f"dataset a/b at revision {'0' * 40}: {task.config} announces the labels {', '.join(other)}; {task.name} "
+            f"needs, in this order, {', '.join(right)}"
+        )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damage import write_damaged
 from safetensors.torch import load_file, save_file
 from tiny_distillation import ROOT, WORDS, config, make_project, teacher, tokenizer, write_text
 from transformers import AutoTokenizer, BertForMaskedLM, BertModel, DistilBertConfig, DistilBertForMaskedLM
@@ -131,6 +132,12 @@ def test_vocabulary_training_is_the_same_in_every_process(tmp_path: Path) -> Non
     there = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert json.loads(there) == here
     assert len(here) == 120
+
+
+def test_a_vocabulary_of_damaged_text_is_one_line(tmp_path: Path) -> None:
+    write_damaged(tmp_path / "text.parquet", {"text": [f"text {number}" for number in range(999)]})
+    with pytest.raises(UserError, match=r"text\.parquet: damaged, .*; delete it and run `dvc repro download`"):
+        train_tokenizer(tmp_path / "text.parquet", 120, 32)
 
 
 @pytest.mark.parametrize(

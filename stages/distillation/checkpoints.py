@@ -1,10 +1,11 @@
 """Checkpoints that an interrupted stage resumes from, kept outside DVC's outputs until the stage has succeeded."""
 
 import fcntl
+import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,25 @@ class Checkpoints:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep others off, such as a run that is just ending after an interruption: wait until they are gone."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"another run trains with {self.folder}; waiting for its end", file=sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+                lock = self._lock.open("w")
+            except FileNotFoundError:  # discarded since
+                continue
+            with lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    print(f"another run trains with {self.folder}; waiting for its end", file=sys.stderr)
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                if self._lock.is_file() and os.path.samestat(os.fstat(lock.fileno()), self._lock.stat()):
+                    yield
+                    return  # else the other run has discarded this lock's folder
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / "lock"
 
     def latest(self) -> Path | None:
         """Return the newest complete checkpoint, if any; those cut short are removed."""
@@ -56,5 +68,17 @@ class Checkpoints:
         return values
 
     def discard(self) -> None:
-        """Remove them all, once the stage's outputs are written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove them all, once the stage's outputs are written, unless another run has taken them up since."""
+        if not self._lock.is_file():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        with self._lock.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            for checkpoint in self.folder.glob("checkpoint-*"):
+                shutil.rmtree(checkpoint, ignore_errors=True)
+            self._lock.unlink()  # last, so that nobody begins meanwhile
+            with suppress(OSError):  # not empty: another run has begun since
+                self.folder.rmdir()

@@ -9,11 +9,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pyarrow import ArrowInvalid
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from stages.artifacts import atomic_path, digest, read_json, write_json
+from stages.artifacts import atomic_path, digest, read_json, readable_parquet, write_json
 from stages.errors import UserError
 
 BLOCKS_CACHE = Path(".cache/blocks")
@@ -49,12 +48,9 @@ def load_blocks(
     key = digest(text, _tokenizer_state(tokenizer), block_length, FORMAT_VERSION)[:32]
     folder = cache / key
     if not (folder / "pack.json").is_file():
-        try:
-            with atomic_path(folder) as temporary:
-                temporary.mkdir()
-                _pack(text, tokenizer, block_length, temporary)
-        except ArrowInvalid as error:
-            raise UserError(f"{text}: damaged ({error}); delete it and run `dvc repro download`") from error
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            _pack(text, tokenizer, block_length, temporary)
     dropped = int(read_json(folder / "pack.json")["dropped_tokens"])
     ids = np.load(folder / "ids.npy", mmap_mode="r")
     if not len(ids):
@@ -108,17 +104,24 @@ def _framed(pieces: NDArray[Any], tokenizer: PreTrainedTokenizerBase) -> NDArray
 
 def _token_stream(text: Path, tokenizer: PreTrainedTokenizerBase, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
     """Yield the tokens of successive groups of documents, each document but the first preceded by [SEP]."""
-    source = pq.ParquetFile(text)
     started = False
-    with tqdm(total=source.metadata.num_rows, desc=f"tokenise {text}", unit="row", disable=None) as bar:
-        for batch in source.iter_batches(ROWS_PER_BATCH, columns=["text"]):
-            rows = batch.column("text").to_pylist()
+    with readable_parquet(text):
+        rows_in_all = pq.read_metadata(text).num_rows
+    with tqdm(total=rows_in_all, desc=f"tokenise {text}", unit="row", disable=None) as bar:
+        for rows in read_texts(text, ROWS_PER_BATCH):
             bar.update(len(rows))
             documents = [ids for ids in _tokenise([row for row in rows if row], tokenizer) if ids]
             if documents:
                 joined = [token for ids in documents for token in (tokenizer.sep_token_id, *ids)]
                 yield np.array(joined if started else joined[1:], dtype)
                 started = True
+
+
+def read_texts(text: Path, rows: int) -> Iterator[list[str]]:
+    """Yield that many documents at a time of a parquet file's `text`; UserError if it is missing or damaged."""
+    with readable_parquet(text):
+        for batch in pq.ParquetFile(text).iter_batches(rows, columns=["text"]):
+            yield batch.column("text").to_pylist()
 
 
 def _tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

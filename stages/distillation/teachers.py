@@ -1,13 +1,11 @@
 """Where the teacher comes from: a checkpoint, or a configuration with random weights and a vocabulary of its own."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unicodedata import category
 
-import pyarrow.parquet as pq
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
@@ -22,6 +20,7 @@ from transformers import (
 
 from stages.artifacts import atomic_path, digest
 from stages.cards.card import Card
+from stages.distillation.corpus import ROWS_PER_BATCH, read_texts
 from stages.distillation.models import BertStates
 from stages.distillation.pretraining import initialise_head
 from stages.errors import UserError
@@ -157,23 +156,17 @@ def train_tokenizer(text: Path, vocab_size: int, max_length: int) -> PreTrainedT
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(text), trainer)
+    tokenizer.train_from_iterator(read_texts(text, ROWS_PER_BATCH), trainer)
     vocabulary = tokenizer.get_vocab()
     names = sorted(vocabulary, key=vocabulary.__getitem__)[:vocab_size]
     names += [f"[unused{number}]" for number in range(vocab_size - len(names))]
     return BertTokenizer(vocab={name: index for index, name in enumerate(names)}, model_max_length=max_length)
 
 
-def _texts(text: Path) -> Iterator[list[str]]:
-    """Yield groups of documents."""
-    for batch in pq.ParquetFile(text).iter_batches(1000, columns=["text"]):
-        yield batch.column("text").to_pylist()
-
-
 def _alphabet(text: Path, normalizer: normalizers.Normalizer) -> list[str]:
     """Return the most frequent characters of the normalised text, at most `MAX_ALPHABET`, by their codes."""
     counts: Counter[str] = Counter()
-    for documents in _texts(text):
+    for documents in read_texts(text, ROWS_PER_BATCH):
         counts.update(normalizer.normalize_str(" ".join(documents)))
     letters = sorted(
         (letter for letter in counts if not letter.isspace()), key=lambda letter: (-counts[letter], letter)

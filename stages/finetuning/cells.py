@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.artifacts import atomic_path, read_json, write_json
+from stages.artifacts import atomic_path, read_json, readable_parquet, write_json
 from stages.errors import UserError
 from stages.params import Overrides, Params, Recipe
 
@@ -50,12 +50,8 @@ class Cell:
 def read_rows(data: Path, split: str) -> list[dict[str, Any]]:
     """Rows of a split of the data set in folder `data`; UserError if the file is missing, damaged or has no rows."""
     path = data / f"{split}.parquet"
-    try:
+    with readable_parquet(path):
         rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: not found; `dvc repro download` makes it") from error
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro download`") from error
     if not rows:
         raise UserError(f"{path}: no rows; raise the row limits in params.yaml's `download`")
     return rows

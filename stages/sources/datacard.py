@@ -61,12 +61,14 @@ class DataCard:
         """Each split's rows, where they are announced."""
         return {split["name"]: split["num_examples"] for split in self._info.get("splits", [])}
 
-    def classes(self, column: str) -> int | None:
-        """Return how many classes a column is announced to have, None if it is not announced as classes."""
+    def labels(self, column: str) -> tuple[str, ...] | None:
+        """Return the names that a column's classes are announced to have, by code; None if they are not announced."""
         for feature in self._info.get("features", []):
             kind = feature.get("dtype")
             if feature.get("name") == column and isinstance(kind, dict) and "class_label" in kind:
-                return len(kind["class_label"].get("names", []))
+                names = kind["class_label"].get("names", [])
+                by_code = names if isinstance(names, dict) else dict(enumerate(names))
+                return tuple(str(by_code[code]) for code in sorted(by_code, key=int)) or None
         return None
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.artifacts import file_sha256
+from stages.artifacts import file_sha256, readable_parquet
 from stages.errors import UserError
 from stages.params import Files
 from stages.sources.schema import Task, check_spans, conform
 
 SUFFIXES = (".parquet", ".jsonl", ".txt")
+REPLACE = "replace it by a whole copy"
 BATCH = 16_384  # rows read at once
 
 
@@ -51,11 +52,9 @@ def read_task(paths: list[str], task: Task) -> pa.Table:
 
 
 def read_parquet(path: Path, where: str | None = None) -> pa.Table:
-    """Read a whole parquet file; UserError if it is none."""
-    try:
+    """Read a whole parquet file; UserError if it is none, or damaged."""
+    with readable_parquet(where or path, REPLACE):
         return pq.ParquetFile(path).read()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(f"{where or path}: no readable parquet file ({error})") from error
 
 
 def _read_jsonl(path: Path, columns: pa.Schema) -> pa.Table:
@@ -90,6 +89,8 @@ def _mismatch(value: Any, expected: pa.DataType) -> str | None:
         return json.dumps(value)
     try:
         pa.scalar(value, type=expected)
+    except UnicodeEncodeError as error:
+        return f"text with half a surrogate pair, {error.object[error.start]!r}"
     except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, OverflowError):
         return f"{value!r:.60}"
     return f"{value!r}" if pa.types.is_integer(expected) and not isinstance(value, int) else None
@@ -125,23 +126,22 @@ def text_batches(path: Path, column: str, where: str | None = None) -> Iterator[
 
 
 def _parquet_texts(path: Path, column: str, where: str) -> Iterator[pa.Array]:
-    try:
+    with readable_parquet(where, REPLACE):
         source = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{where}: no readable parquet file ({error})") from error
     if column not in source.schema_arrow.names:
         raise UserError(f"{where}: no column {column!r}; it has {', '.join(source.schema_arrow.names)}")
     given = source.schema_arrow.field(column).type
     if not (pa.types.is_string(given) or pa.types.is_large_string(given)):
         raise UserError(f"{where}: column {column!r} holds {given}, expected text")
-    for batch in source.iter_batches(BATCH, columns=[column]):
-        yield batch.column(0)
+    with readable_parquet(where, REPLACE):
+        for batch in source.iter_batches(BATCH, columns=[column]):
+            yield batch.column(0)
 
 
 def _jsonl_texts(path: Path, column: str) -> Iterator[str]:
     for number, row in _json_rows(path):
-        if not isinstance(row.get(column), str):
-            raise UserError(f"{path}: row {number}: {column!r} is {json.dumps(row.get(column)):.60}, expected text")
+        if (problem := _mismatch(row.get(column), pa.string())) is not None:
+            raise UserError(f"{path}: row {number}: {column!r} is {problem}, expected text")
         yield row[column]
 
 

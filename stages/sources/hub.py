@@ -1,6 +1,5 @@
 """Repositories of the hub at a pinned revision: listing, download with retries, and digests checked."""
 
-import errno
 import hashlib
 import os
 import re
@@ -25,14 +24,16 @@ from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 from tqdm import tqdm
 
 from stages.artifacts import file_sha256
-from stages.errors import UserError
+from stages.errors import DENIED, FULL, UserError
 
 ATTEMPTS = 8  # a download in full; the hub's client itself resumes a file whose connection breaks
 PROBES = 3  # of a hub that was not heard yet
@@ -40,7 +41,6 @@ PROBE_SECONDS = 10.0
 LONGEST_WAIT = 30.0  # seconds between two attempts
 WAY_OUT = "check the network, set HF_ENDPOINT to a mirror"
 REFUSALS = set(range(400, 500)) - {408, 429}  # HTTP statuses that another attempt does not change
-FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 Result = TypeVar("Result")
 
@@ -60,6 +60,13 @@ class Repository:
     revision: str
     kind: Literal["dataset", "model"] = "dataset"
     way_out: str = "use `download.source: embedded` or files of your own"
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a name that the hub's client refuses wherever it is given."""
+        try:
+            validate_repo_id(self.name)
+        except HFValidationError as error:
+            raise UserError(f"{self}: no name of a repository ({error}); correct it") from error
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name} at revision {self.revision}"
@@ -135,7 +142,7 @@ class Repository:
             try:
                 return action()
             except (OSError, RuntimeError, httpx2.TransportError) as error:  # RuntimeError: hf-xet's network faults
-                if isinstance(error, OSError) and error.errno in FATAL:
+                if isinstance(error, OSError) and error.errno in FULL:
                     raise
                 problem = self._final(error)
                 if problem is None and attempt == attempts:
@@ -152,6 +159,9 @@ class Repository:
         hub = constants.ENDPOINT
         for link in (error, error.__cause__, error.__context__):
             match link:
+                case OSError(errno=number) if number in DENIED:
+                    place = link.filename or constants.HF_HUB_CACHE
+                    return f"{place} cannot be written ({link.strerror}); set HF_HOME to a folder that can"
                 case OfflineModeIsEnabled():
                     return (
                         f"not in the local cache, and HF_HUB_OFFLINE forbids to fetch it; unset that, or {self.way_out}"

@@ -16,7 +16,7 @@ TRAIN_DEV = {"train": "train", "dev": "validation"}
 class Task:
     """One labelled data set.
 
-    `classes` is the number of labels, encoded 0, 1, …; 0 stands for a similarity score of 0 to 5, None for answers.
+    `labels` names the labels 0, 1, … as the hub does; it is empty for a similarity score of 0 to 5, None for answers.
     `official` are the rows of each split as the data set's authors publish it.
     """
 
@@ -24,9 +24,14 @@ class Task:
     folder: str
     config: str
     texts: tuple[str, ...]
-    classes: int | None
+    labels: tuple[str, ...] | None
     official: Mapping[str, int]
     splits: Mapping[str, str] = field(default_factory=lambda: TRAIN_DEV)
+
+    @property
+    def classes(self) -> int | None:
+        """Return the number of labels; 0 for a similarity score, None for answers."""
+        return None if self.labels is None else len(self.labels)
 
     @property
     def columns(self) -> pa.Schema:
@@ -39,32 +44,49 @@ class Task:
 
 # Rows: the `dataset_info` of nyu-mll/glue, stanfordnlp/imdb and rajpurkar/squad at the revisions in `params.yaml`;
 # they are those of Wang et al. 2018 (GLUE), Maas et al. 2011 (IMDb) and Rajpurkar et al. 2016 (SQuAD 1.1).
+# Labels: the same `dataset_info`'s `class_label`.
 _PAIR = ("sentence1", "sentence2")
+_ENTAILED = ("entailment", "not_entailment")
 _MNLI = {"train": "train", "dev": "validation_matched", "dev_mismatched": "validation_mismatched"}
 GLUE: Mapping[str, Task] = {
     task.name: task
     for task in (
-        Task("CoLA", "glue/CoLA", "cola", ("sentence",), 2, {"train": 8_551, "dev": 1_043}),
+        Task(
+            "CoLA", "glue/CoLA", "cola", ("sentence",), ("unacceptable", "acceptable"), {"train": 8_551, "dev": 1_043}
+        ),
         Task(
             "MNLI",
             "glue/MNLI",
             "mnli",
             ("premise", "hypothesis"),
-            3,
+            ("entailment", "neutral", "contradiction"),
             {"train": 392_702, "dev": 9_815, "dev_mismatched": 9_832},
             _MNLI,
         ),
-        Task("MRPC", "glue/MRPC", "mrpc", _PAIR, 2, {"train": 3_668, "dev": 408}),
-        Task("QNLI", "glue/QNLI", "qnli", ("question", "sentence"), 2, {"train": 104_743, "dev": 5_463}),
-        Task("QQP", "glue/QQP", "qqp", ("question1", "question2"), 2, {"train": 363_846, "dev": 40_430}),
-        Task("RTE", "glue/RTE", "rte", _PAIR, 2, {"train": 2_490, "dev": 277}),
-        Task("SST-2", "glue/SST-2", "sst2", ("sentence",), 2, {"train": 67_349, "dev": 872}),
-        Task("STS-B", "glue/STS-B", "stsb", _PAIR, 0, {"train": 5_749, "dev": 1_500}),
-        Task("WNLI", "glue/WNLI", "wnli", _PAIR, 2, {"train": 635, "dev": 71}),
+        Task("MRPC", "glue/MRPC", "mrpc", _PAIR, ("not_equivalent", "equivalent"), {"train": 3_668, "dev": 408}),
+        Task("QNLI", "glue/QNLI", "qnli", ("question", "sentence"), _ENTAILED, {"train": 104_743, "dev": 5_463}),
+        Task(
+            "QQP",
+            "glue/QQP",
+            "qqp",
+            ("question1", "question2"),
+            ("not_duplicate", "duplicate"),
+            {"train": 363_846, "dev": 40_430},
+        ),
+        Task("RTE", "glue/RTE", "rte", _PAIR, _ENTAILED, {"train": 2_490, "dev": 277}),
+        Task("SST-2", "glue/SST-2", "sst2", ("sentence",), ("negative", "positive"), {"train": 67_349, "dev": 872}),
+        Task("STS-B", "glue/STS-B", "stsb", _PAIR, (), {"train": 5_749, "dev": 1_500}),
+        Task("WNLI", "glue/WNLI", "wnli", _PAIR, ("not_entailment", "entailment"), {"train": 635, "dev": 71}),
     )
 }
 IMDB = Task(
-    "IMDb", "imdb", "plain_text", ("text",), 2, {"train": 25_000, "dev": 25_000}, {"train": "train", "dev": "test"}
+    "IMDb",
+    "imdb",
+    "plain_text",
+    ("text",),
+    ("neg", "pos"),
+    {"train": 25_000, "dev": 25_000},
+    {"train": "train", "dev": "test"},
 )
 SQUAD = Task(
     "SQuAD", "squad", "plain_text", ("id", "title", "context", "question"), None, {"train": 87_599, "dev": 10_570}
@@ -94,7 +116,20 @@ def _column(table: pa.Table, expected: pa.Field, where: str) -> pa.ChunkedArray:
         raise UserError(f"{where}: column {expected.name!r} holds {column.type}, expected {expected.type}")
     if column.null_count:
         raise UserError(f"{where}: row {_first(column.is_null())}: {expected.name!r} is missing")
-    return column.cast(expected.type)
+    try:
+        return column.cast(expected.type)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{where}: {_unfit(column, expected) or f'column {expected.name!r}: {error}'}") from error
+
+
+def _unfit(column: pa.ChunkedArray, expected: pa.Field) -> str | None:
+    """Tell the first value that has no equal in the expected type, None if each has."""
+    for row, value in enumerate(column, start=1):
+        try:
+            value.cast(expected.type)
+        except pa.ArrowInvalid:
+            return f"row {row}: {expected.name!r} is {value.as_py()!r:.60}, expected {expected.type}"
+    return None
 
 
 def _fits(given: pa.DataType, expected: pa.DataType) -> bool:

@@ -53,6 +53,8 @@ def _from_files(task: Task, own: Files) -> Mapping[str, pa.Table]:
     paths = {split: getattr(own, split) for split in ("train", "dev", "dev_mismatched") if getattr(own, split)}
     if extra := set(paths) - set(task.splits):
         raise UserError(f"params.yaml: files of {task.name}: there is no split {', '.join(extra)}")
+    if missing := [split for split in task.splits if split not in paths]:
+        raise UserError(f"params.yaml: download.glue.files.{task.name}: {missing[0]} is missing")
     return {split: files.read_task(names, task) for split, names in paths.items()}
 
 
@@ -67,9 +69,10 @@ def _from_world(task: Task, world: World) -> Mapping[str, pa.Table]:
 def _from_hub(task: Task, repository: Repository) -> Mapping[str, pa.Table]:
     """Read all splits; UserError if rows, columns or labels are not those that the repository announces."""
     card = DataCard(repository, task.config)
-    if task.classes and card.classes("label") not in (None, task.classes):
+    if task.labels and (found := card.labels("label")) not in (None, task.labels):
         raise UserError(
-            f"{repository}: {task.config} announces {card.classes('label')} classes, expected {task.classes}"
+            f"{repository}: {task.config} announces the labels {', '.join(found)}; {task.name} needs, in this order, "
+            f"{', '.join(task.labels)}"
         )
     tables = {}
     for split, theirs in task.splits.items():
