@@ -44,16 +44,16 @@ def _model(results: Results, pairs: Pairs, model: str) -> list[str]:
             "the same rows includes 0."
         )
     kept = {task: share for task in results.all_tasks() if (share := pairs[task, model].share) is not None}
-    text = {task: f"{task} {percent_range(share.low, share.high)}" for task, share in kept.items()}
+    text = {task: f"{task} ({percent_range(share.low, share.high)})" for task, share in kept.items()}
     above = [text[task] for task in kept if pairs[task, model].difference > 0]
     vague = [text[task] for task, share in kept.items() if share.low <= 0 and share.high >= 1]
     if above:
         lines.append(
-            f"{name} retains more than all of {teacher}'s score on {listed(above)} (95 % interval): no sign of a "
+            f"{name} retains more than all of {teacher}'s score on {listed(above)}, 95 % interval: no sign of a "
             "better student where the interval includes 100 %."
         )
     if vague:
-        lines.append(f"What {name} retains may be anything from none to all of it on {listed(vague)} (95 % interval).")
+        lines.append(f"What {name} retains may be anything from none to all of it on {listed(vague)}, 95 % interval.")
     return lines
 
 
