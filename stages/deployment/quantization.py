@@ -2,9 +2,9 @@
 
 ONNX Runtime's own `quantize_dynamic` leaves a matrix that an embedding shares in float32, so the shared ones are
 rewritten here. Weights are signed and symmetric with a scale a row or output channel: q = round(w / s) with
-s = max |w| / 127 for the shared matrix and max |w| / 64 for the others. On x86 without VNNI, ONNX Runtime adds pairs of
-their products with unsigned inputs in 16 bits: 2 * 255 * 127 would saturate, 2 * 255 * 64 cannot. The shared matrix keeps
-its eighth bit, which is worth more to the logits than what saturates there.
+s = max |w| / 127 for the shared matrix and max |w| / 64 for the others. On x86 without VNNI, ONNX Runtime adds pairs
+of their products with unsigned inputs in 16 bits: 2 * 255 * 127 would saturate, 2 * 255 * 64 cannot. The shared matrix
+keeps its eighth bit, which is worth more to the logits than what saturates there.
 """
 
 import tempfile
