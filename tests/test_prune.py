@@ -190,7 +190,7 @@ def a_weight(path: Path) -> None:
         ("models/bert/config.json", half, "models/bert: no readable checkpoint .*`dvc repro teacher`"),
         ("models/bert/tokenizer.json", half, "models/bert: no readable tokenizer .*`dvc repro teacher`"),
         ("models/bert/tokenizer.json", Path.unlink, "models/bert: no tokenizer .*`dvc repro teacher`"),
-        ("data/corpus/dev.parquet", half, "data/corpus/dev.parquet: damaged .*`dvc repro download`"),
+        ("data/corpus/dev.parquet", half, "data/corpus/dev.parquet: damaged.*`dvc repro download`"),
         ("data/corpus/train.parquet", Path.unlink, "data/corpus/train.parquet: not found; `dvc repro download`"),
     ],
 )

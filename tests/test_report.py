@@ -272,9 +272,9 @@ def test_a_share_above_all_of_it_and_one_that_says_nothing_are_named(values, pro
     found = load_measurements(Path("metrics"), Path("data/eval/speed"), MODELS, Making("embedded", "all", False))
     lines = cautions(results, {**pairs, ("CoLA", "distilbert"): better, ("RTE", "distilbert"): vague}, found)
     above = next(line for line in lines if "more than all of BERT's score" in line)
-    assert "CoLA 91 to 119 %" in above
+    assert "CoLA (91 to 119 %)" in above
     assert "RTE" not in above
-    assert "RTE -26 to 116 %" in next(line for line in lines if "anything from none to all" in line)
+    assert "RTE (-26 to 116 %)" in next(line for line in lines if "anything from none to all" in line)
     assert "CoLA, RTE and WNLI" in next(line for line in lines if "cannot be told apart" in line)
 
 
