@@ -68,7 +68,7 @@ PLACEHOLDER = re.compile(r"<[^<>]+>|\.\.\.")
 EVALUATIONS = {"glue-eval@*", "imdb-eval@*", "squad-eval@*"}
 # What -S makes DVC run first; what follows from it depends on the results.
 SELECTED: dict[str, set[str]] = {
-    "-S epochs=3": {"distill", "prune"},
+    "-S epochs=3": {"distill", "prune", "report"},
     "-S epochs=3 distill": {"distill"},
     "-n longer -S epochs=3": {"distill", "prune"},
     "-S distill.student_init=random": {"distill", "prune", "quality-eval"},
@@ -87,7 +87,7 @@ SELECTED: dict[str, set[str]] = {
     "-S '+models.pruned=models/pruned'": {"*-eval@pruned-*", "report", "speed-bench"},
     "-S '+models.released=models/released'": {"*-eval@released-*", "report", "speed-bench"},
     "-S '+models.released=models/released' glue-eval": {"glue-eval@released-*"},
-    "-S download.source=hub -S download.glue.max_train_rows=1000": {"download"},
+    "-S download.source=hub -S download.glue.max_train_rows=1000": {"download", "report"},
     "-S download.glue.max_train_rows=1000 glue-eval": {"download"},
     "-S download.squad.max_train_rows=10000 squad-eval": {"download"},
     "-S download.squad.max_dev_rows=10000 squad-eval": {"download"},
