@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
-from tiny_onnx import ROWS, int8_error_bound, make_project, student
+from tiny_onnx import INT8_ERROR_BOUND, ROWS, make_project, student
 from transformers import DistilBertForQuestionAnswering, DistilBertForSequenceClassification
 
 from stages import onnx_export
@@ -70,7 +70,7 @@ def test_every_model_has_its_file_and_its_metrics(project, metrics):
 def test_masked_language_models_agree_with_pytorch(metrics):
     for name in ("distilbert_baseline", "distilbert_pruned"):
         assert 0 <= metrics[name]["max_abs_difference"] < 1e-4
-        assert 0 < metrics[f"{name}_int8"]["relative_error"] < int8_error_bound()
+        assert 0 < metrics[f"{name}_int8"]["relative_error"] < INT8_ERROR_BOUND
         assert 0.5 < metrics[f"{name}_int8"]["top1_agreement"] <= 1
 
 
@@ -84,7 +84,7 @@ def test_int8_task_models_are_compared_with_float32(metrics, task, score, unit, 
     assert -unit <= int8["difference_low"] < int8["difference_high"] <= unit
     assert 0 <= int8["agreement"] <= 1
     assert 0 < fp32["max_abs_difference"] < 1e-4
-    assert 0 < int8["relative_error"] < int8_error_bound()
+    assert 0 < int8["relative_error"] < INT8_ERROR_BOUND
     assert "agreement" not in fp32
 
 
@@ -172,7 +172,7 @@ def test_task_models_are_compared_with_padding(kind, outputs, tmp_path):
     sessions = [open_session(file.path, threads=1) for file in files]
     rounding, quantization = compare(model, *sessions, rows, outputs)
     rounding.require_rounding("task")
-    assert 0 < quantization.relative_error < int8_error_bound()
+    assert 0 < quantization.relative_error < INT8_ERROR_BOUND
 
     class Leaking:
         def __init__(self, session):

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import TensorProto, helper, numpy_helper
-from tiny_onnx import POSITIONS, ROOT, VOCABULARY, WIDTH, int8_error_bound, student
+from tiny_onnx import INT8_ERROR_BOUND, POSITIONS, ROOT, VOCABULARY, WIDTH, student
 from transformers import DistilBertForMaskedLM
 
-from stages.deployment.export import MLM_OUTPUTS, export
+from stages.deployment.export import MLM_OUTPUTS, OPSET, export
 from stages.deployment.files import write_pair
 from stages.deployment.graphs import save
 from stages.deployment.quantization import quantize, quantized_rows
-from stages.deployment.session import open_session
+from stages.deployment.session import open_graph, open_session
 from stages.deployment.smoothing import Calibration, smooth
 from stages.deployment.verification import padded, run, run_torch
 from stages.errors import UserError
@@ -65,7 +65,7 @@ def test_the_int8_error_is_small(sessions, rows, length, seed):
     ids = np.random.default_rng(seed).integers(0, VOCABULARY, (rows, length))
     exact, rounded = (run(session, ids, np.ones_like(ids), MLM_OUTPUTS) for session in sessions)
     for values, expected in zip(rounded, exact, strict=True):
-        assert 0 < np.linalg.norm(values - expected) < int8_error_bound() * np.linalg.norm(expected)
+        assert 0 < np.linalg.norm(values - expected) < INT8_ERROR_BOUND * np.linalg.norm(expected)
 
 
 @settings(deadline=None, max_examples=25)
@@ -77,7 +77,7 @@ def test_the_int8_error_of_padded_rows_is_small(sessions, lengths, seed):
     together = run(sessions[1], ids, mask, ["logits"])[0]
     alone = [run(sessions[0], row[None], np.ones_like(row[None]), ["logits"])[0][0] for row in rows]
     error = sum(np.square(found[: len(one)] - one).sum() for found, one in zip(together, alone, strict=True))
-    assert 0 < np.sqrt(error / sum(np.square(one).sum() for one in alone)) < int8_error_bound()
+    assert 0 < np.sqrt(error / sum(np.square(one).sum() for one in alone)) < INT8_ERROR_BOUND
 
 
 def test_the_vocabulary_is_stored_once(files):
@@ -183,17 +183,50 @@ def test_quantizing_leaves_the_float32_graph_alone(files):
     assert graph.SerializeToString(deterministic=True) == before
 
 
-@settings(deadline=None)
-@given(
-    arrays(
-        np.float32, array_shapes(min_dims=2, max_dims=2), elements=st.floats(-1e3, 1e3, width=32, allow_subnormal=False)
-    )
+matrices = arrays(
+    np.float32, array_shapes(min_dims=2, max_dims=2), elements=st.floats(-1e3, 1e3, width=32, allow_subnormal=False)
 )
-def test_rows_are_rounded_to_half_a_step(table):
-    values, scales = quantized_rows(table)
+
+
+@settings(deadline=None)
+@given(matrices, st.booleans())
+def test_rows_are_rounded_to_half_a_step(table, pairs):
+    values, scales = quantized_rows(table, pairs)
     assert np.abs(values.astype(int)).max() <= 127
     assert np.all(np.abs(values * scales[:, None] - table) <= 0.501 * scales[:, None])
     assert not values[~table.any(axis=1)].any()
+
+
+@settings(deadline=None)
+@given(matrices)
+def test_no_pair_of_values_overflows_16_bits_with_the_largest_input(table):
+    values = quantized_rows(table)[0].astype(int)
+    pairs = values[:, : values.shape[1] // 2 * 2].reshape(len(values), -1, 2)
+    sums = 255 * np.maximum(pairs, 0).sum(axis=2), 255 * np.minimum(pairs, 0).sum(axis=2)
+    assert all(np.all((each >= -(2**15)) & (each < 2**15)) for each in sums)
+
+
+def test_a_scale_is_no_larger_than_the_pairs_need():
+    table = np.array([[4, -4, 1, 2], [4, 4, 0, 1], [3, 1, 4, -4], [0, 0, 0, 0]], np.float32)
+    np.testing.assert_allclose(quantized_rows(table)[1], [4 / 127, 8 / 127.5, 4 / 127, 1])
+    np.testing.assert_allclose(quantized_rows(table, pairs=False)[1], [4 / 127, 4 / 127, 4 / 127, 1])
+
+
+@pytest.mark.parametrize("inner", [8, 33, 384])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_onnx_runtime_adds_products_exactly_on_every_cpu(inner, rows):
+    """All inputs and all weights at their largest, of one sign: what saturates where a file allows it."""
+    generator = np.random.default_rng(inner)
+    weights = np.abs(generator.standard_normal((inner, 32))).astype(np.float32) + 1
+    weights[:, ::2] *= -1
+    states = helper.make_tensor_value_info("states", TensorProto.FLOAT, [rows, inner])
+    outputs = helper.make_tensor_value_info("outputs", TensorProto.FLOAT, [rows, 32])
+    node = helper.make_node("MatMul", ["states", "weights"], ["outputs"])
+    graph = helper.make_graph([node], "product", [states], [outputs], [numpy_helper.from_array(weights, "weights")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    found = open_graph(quantize(model), threads=1).run(None, {"states": np.ones((rows, inner), np.float32)})[0]
+    values, scales = quantized_rows(weights.T)
+    np.testing.assert_allclose(found, np.broadcast_to(values.sum(axis=1) * scales, (rows, 32)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.999])
