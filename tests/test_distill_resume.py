@@ -213,6 +213,47 @@ def test_a_second_training_that_has_taken_over_keeps_its_checkpoints(tmp_path: P
     assert not second.folder.exists()
 
 
+def test_a_finished_training_takes_abandoned_checkpoints_of_its_stage_along(tmp_path: Path) -> None:
+    def left(stage: str, setting: str, days: float) -> Checkpoints:
+        checkpoints = Checkpoints(stage, setting, root=tmp_path)
+        with checkpoints.held():
+            (checkpoints.folder / "checkpoint-1").mkdir()
+        age(checkpoints, days)
+        return checkpoints
+
+    def age(checkpoints: Checkpoints, days: float) -> None:
+        then = time.time() - 24 * 60 * 60 * days
+        os.utime(checkpoints.folder, (then, then))
+
+    old, recent, others = left("s", "old", 8), left("s", "recent", 6), left("t", "old", 8)
+    without_lock, held = left("s", "without lock", 8), Checkpoints("s", "held", root=tmp_path)
+    (without_lock.folder / "lock").unlink()
+    age(without_lock, 8)
+    holding = (
+        "import sys; from pathlib import Path; from stages.distillation.checkpoints import Checkpoints\n"
+        "with Checkpoints('s', 'held', root=Path(sys.argv[1])).held():\n    print('held', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holding, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        (held.folder / "checkpoint-1").mkdir()
+        age(held, 8)
+        left("s", "this", 0).discard()
+        kept = (recent, others, held)
+        assert sorted(tmp_path.glob("*/*")) == sorted(checkpoints.folder for checkpoints in kept)
+        assert all((checkpoints.folder / "checkpoint-1").is_dir() for checkpoints in kept)
+        process.communicate("\n")
+    left("s", "this", 0).discard()
+    assert not held.folder.exists()
+    assert not old.folder.exists()
+
+
 def test_a_training_that_waited_for_a_discarded_folder_makes_it_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from stages.artifacts import digest, read_json, write_json
 
 CHECKPOINTS = Path(".cache/checkpoints")
 COMPLETE = "complete.json"  # written last, so a checkpoint without it was cut short
+ABANDONED_DAYS = 7  # until then a short run of other settings spares what a long one resumes from
 
 
 class Checkpoints:
@@ -68,17 +70,31 @@ class Checkpoints:
         return values
 
     def discard(self) -> None:
-        """Remove them all, once the stage's outputs are written, unless another run has taken them up since."""
-        if not self._lock.is_file():
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove them all, once the stage's outputs are written, unless another run has taken them up since.
+
+        With them go those of the stage's other settings that no run holds and none has written to for a week.
+        """
+        _remove(self.folder)
+        oldest = time.time() - ABANDONED_DAYS * 24 * 60 * 60
+        for other in self.folder.parent.glob("*"):
+            with suppress(OSError):  # gone meanwhile, or another user's: no reason for a finished training to fail
+                if other.stat().st_mtime < oldest:  # of the folder: when a checkpoint last came or went
+                    _remove(other)
+
+
+def _remove(folder: Path) -> None:
+    """Remove the checkpoints of a training, unless a run holds them."""
+    path = folder / "lock"
+    if not path.is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             return
-        with self._lock.open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return
-            for checkpoint in self.folder.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint, ignore_errors=True)
-            self._lock.unlink()  # last, so that nobody begins meanwhile
-            with suppress(OSError):  # not empty: another run has begun since
-                self.folder.rmdir()
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        path.unlink()  # last, so that nobody begins meanwhile
+        with suppress(OSError):  # not empty: another run has begun since
+            folder.rmdir()
