@@ -43,9 +43,9 @@ def write_data(folder, splits):
     (folder / "dataset.json").write_text(json.dumps({"source": "files", "note": "made up"}))
 
 
-def rows_of(task, draw):
+def rows_of(task, draw, rows=ROWS):
     label = (lambda: draw.uniform(0, 5)) if task.regression else (lambda: draw.randrange(task.labels))
-    return [{**{column: sentence(draw) for column in task.text}, "label": label()} for _ in range(ROWS)]
+    return [{**{column: sentence(draw) for column in task.text}, "label": label()} for _ in range(rows)]
 
 
 def squad_rows(draw):
@@ -69,6 +69,8 @@ def project(tmp_path_factory):
     for name in ("CoLA", "MNLI", "STS-B"):
         task = TASKS[name]
         write_data(root / "data/glue" / name, {split: rows_of(task, draw) for split in ("train", *task.dev_splits)})
+    second = rows_of(TASKS["MNLI"], draw, ROWS + 1)
+    pq.write_table(pa.Table.from_pylist(second), root / "data/glue/MNLI/dev_mismatched.parquet")
     write_data(root / "data/imdb", {split: rows_of(TASKS["IMDb"], draw) for split in ("train", "dev")})
     write_data(root / "data/squad", {split: squad_rows(draw) for split in ("train", "dev")})
     params = YAML(typ="safe", pure=True).load(ROOT / "profiles/tiny.yaml")
@@ -76,6 +78,7 @@ def project(tmp_path_factory):
     params["finetune"] |= {"epochs": 1.0, "batch_size": 8, "eval_batch_size": 5, "max_length": 24}
     params["glue"]["tasks"] = {"CoLA": {"learning_rate": 1e-3}, "MNLI": {}, "STS-B": {}, "RTE": {}}
     params["squad"]["tasks"] = {"SQuAD": {"doc_stride": 8}}
+    params["onnx_export"]["tasks"] = {}
     YAML(typ="safe", pure=True).dump(params, root / "params.yaml")
     return root
 
@@ -126,7 +129,10 @@ def test_regression_cell(inside):
 def test_three_way_cell_with_a_mismatched_split(inside):
     result, predictions = run(glue_eval, "glue", "bert", "MNLI")
     assert set(result["scores"]) == set(result["majority"]) == {"accuracy", "accuracy_mismatched"}
-    assert predictions["split"].to_pylist() == ["dev"] * ROWS + ["dev_mismatched"] * ROWS
+    assert (result["dev_rows"], result["dev_rows_mismatched"]) == (ROWS, ROWS + 1)
+    assert predictions["split"].to_pylist() == ["dev"] * ROWS + ["dev_mismatched"] * (ROWS + 1)
+    labels = pq.read_table("data/glue/MNLI/dev_mismatched.parquet")["label"].to_pylist()
+    assert result["majority"]["accuracy_mismatched"] == max(map(labels.count, labels)) / (ROWS + 1)
     assert len(predictions["logits"][0]) == 3
 
 

@@ -60,7 +60,7 @@ def evaluate(cell: Cell, data: Path) -> None:
         scores=scores,
         majority=baseline,
         train_rows=len(train),
-        dev_rows=len(dev["dev"]),
+        **{"dev_rows" + split.removeprefix("dev"): len(rows) for split, rows in dev.items()},
         model_parameters=model.num_parameters(),
         data=origin,
     )
