@@ -1,5 +1,7 @@
 """Typed and validated description of `params.yaml`: every key, its type, its range and its meaning."""
 
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -10,6 +12,11 @@ from ruamel.yaml.error import YAMLError
 from stages.errors import UserError
 
 PARAMS_FILE = Path("params.yaml")
+SQUAD_SPECIAL_TOKENS = 3  # [CLS] question [SEP] context [SEP]
+SEVERAL_PROCESSES = ("distill", "glue-eval", "imdb-eval", "squad-eval")  # stages that train in as many as are asked for
+NOT_FINE_TUNED = ("quantized", "combined", "onnx")  # folders in models/ whose weights cannot be
+OF_THE_TEACHER = ("bert", "distilbert", "pruned")  # folders in models/ that have its positions
+BERT_LAYERS, BERT_POSITIONS = 12, 512  # what `teacher.config` means where it does not say
 
 GlueTask = Literal["CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B", "WNLI"]
 Stage = Literal[
@@ -86,6 +93,15 @@ class Glue(DataSet):
 
     files: dict[GlueTask, Files] = Field(description="a task's own files instead of the hub's or the generated ones")
 
+    @model_validator(mode="after")
+    def _second_dev_split_of_mnli(self) -> Self:
+        for task, files in self.files.items():
+            if task == "MNLI" and not files.dev_mismatched:
+                raise ValueError("files.MNLI: dev_mismatched is missing")
+            if task != "MNLI" and files.dev_mismatched:
+                raise ValueError(f"files.{task}: dev_mismatched belongs to MNLI alone")
+        return self
+
 
 class SingleTask(DataSet):
     """IMDb or SQuAD."""
@@ -108,6 +124,16 @@ class Download(Section):
     def _more_text_from_the_hub(self) -> Self:
         if self.source == "embedded" and self.corpus.and_also:
             raise ValueError("corpus.and_also names repositories of the hub, but source is embedded")
+        if any(text.and_also for text in self.corpus.and_also):
+            raise ValueError("corpus.and_also holds an entry with an and_also of its own; name all in one list")
+        return self
+
+    @model_validator(mode="after")
+    def _no_second_dev_split(self) -> Self:
+        for name, spec in (("corpus", self.corpus), ("imdb", self.imdb), ("squad", self.squad)):
+            for part in (spec, *getattr(spec, "and_also", ())):
+                if part.files and part.files.dev_mismatched:
+                    raise ValueError(f"{name}.files: dev_mismatched belongs to MNLI alone")
         return self
 
 
@@ -169,6 +195,12 @@ class Distill(Section):
     def _some_loss(self) -> Self:
         if self.alpha_distill + self.alpha_mlm + self.alpha_cosine == 0.0:
             raise ValueError("alpha_distill, alpha_mlm and alpha_cosine are all 0, so nothing would be learnt")
+        return self
+
+    @model_validator(mode="after")
+    def _layers_ascend(self) -> Self:
+        if not _ascend(self.teacher_layers):
+            raise ValueError(f"teacher_layers {self.teacher_layers} must ascend, each layer once")
         return self
 
 
@@ -306,6 +338,12 @@ class SpeedBench(Section):
     stsb_samples: int = Field(ge=1, description="pairs of the pass over STS-B, BERT beside DistilBERT")
     stsb_warmup: int = Field(ge=0, description="pairs before the clock starts")
 
+    @model_validator(mode="after")
+    def _lengths_ascend(self) -> Self:
+        if not _ascend(self.lengths):
+            raise ValueError(f"lengths {self.lengths} must ascend, each once: tables name the middle one and the ends")
+        return self
+
 
 class StageResources(Section):
     """What a stage takes of a machine where stages run side by side; no part of any result."""
@@ -364,6 +402,72 @@ class Params(Section):
             raise ValueError(f"distill.effective_batch_size {effective} is no multiple of batch_size {self.batch_size}")
         return self
 
+    @model_validator(mode="after")
+    def _processes_share(self) -> Self:
+        for stage, resources in self.resources.items():
+            if (resources.processes or 1) > 1 and stage not in SEVERAL_PROCESSES:
+                allowed = ", ".join(SEVERAL_PROCESSES)
+                raise ValueError(f"resources.{stage}.processes: this stage has but one process; allowed for {allowed}")
+        processes, effective = self.resources_of("distill").processes or 1, self.distill.effective_batch_size
+        if effective % (self.batch_size * processes):
+            raise ValueError(
+                f"distill.effective_batch_size {effective} is no multiple of batch_size {self.batch_size} times "
+                f"{processes} processes (resources.distill)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_can_be_fine_tuned(self) -> Self:
+        if self.glue.tasks or self.imdb.tasks or self.squad.tasks:
+            for name in NOT_FINE_TUNED:
+                if name in self.models:
+                    raise ValueError(
+                        f"models.{name}: INT8 and ONNX models cannot be fine-tuned; take it out, or leave the tasks of "
+                        "glue, imdb and squad empty"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _windows_advance(self) -> Self:
+        for section, tasks in (("squad", self.squad.tasks), ("onnx_export", self.onnx_export.tasks)):
+            for task, settings in tasks.items():
+                room = settings.applied_to(self.finetune).max_length - SQUAD_SPECIAL_TOKENS
+                if task == "SQuAD" and settings.doc_stride >= room:
+                    raise ValueError(
+                        f"{section}.tasks.SQuAD.doc_stride {settings.doc_stride} must be below max_length - "
+                        f"{SQUAD_SPECIAL_TOKENS} = {room}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _random_teacher_is_large_enough(self) -> Self:
+        """Compare with what `teacher.config` says; what another teacher has is known where it is loaded."""
+        if self.teacher.init != "config":
+            return self
+        layers = self.teacher.config.get("num_hidden_layers", BERT_LAYERS)
+        if isinstance(layers, int) and self.distill.teacher_layers[-1] >= layers:
+            raise ValueError(
+                f"distill.teacher_layers: teacher.config has layers 0 to {layers - 1}, so there is no "
+                f"{self.distill.teacher_layers[-1]}"
+            )
+        positions = self.teacher.config.get("max_position_embeddings", BERT_POSITIONS)
+        for key, tokens in self._lengths():
+            if isinstance(positions, int) and tokens > positions:
+                raise ValueError(f"{key} {tokens} exceeds teacher.config.max_position_embeddings {positions}")
+        return self
+
+    def _lengths(self) -> Iterator[tuple[str, int]]:
+        """Yield the key and value of every length that the teacher's positions bound."""
+        yield "teacher.block_length", self.teacher.block_length
+        yield "distill.block_length", self.distill.block_length
+        grids = (("glue", self.glue.tasks), ("imdb", self.imdb.tasks), ("squad", self.squad.tasks))
+        exported = ("onnx_export", self.onnx_export.tasks)
+        for section, tasks in (*(grids if self.models.keys() & set(OF_THE_TEACHER) else ()), exported):
+            for task, settings in tasks.items():
+                yield f"{section}.tasks.{task}: max_length", settings.applied_to(self.finetune).max_length
+        yield "speed_bench.lengths:", self.speed_bench.lengths[-1]
+        yield "speed_bench.throughput_length", self.speed_bench.throughput_length
+
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and validate a parameter file (YAML 1.2, so that `1e-05` is a number).
@@ -387,6 +491,10 @@ def validate(values: Any, path: Path = PARAMS_FILE) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{path}: {_describe(error)}") from error
+
+
+def _ascend(values: Sequence[int]) -> bool:
+    return all(first < second for first, second in pairwise(values))
 
 
 def _describe(error: ValidationError) -> str:

@@ -147,7 +147,7 @@ def test_own_files_need_every_split_of_their_task(project_root: Path, here: Path
     assert set(record(here, "glue/MNLI")["splits"]) == {"train", "dev", "dev_mismatched"}
     own["glue"]["files"]["MNLI"] = both("glue.jsonl")
     write_params(project_root, here, **own)
-    with pytest.raises(UserError, match=r"^params\.yaml: download\.glue\.files\.MNLI: dev_mismatched is missing$"):
+    with pytest.raises(UserError, match=r"^params\.yaml: download\.glue: files\.MNLI: dev_mismatched is missing$"):
         main()
 
 

@@ -1,6 +1,7 @@
 """params.yaml: what is wrong is told in one line, before any work."""
 
 import copy
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,17 @@ from stages.errors import UserError
 from stages.params import load_params, validate
 
 ROOT = Path(__file__).resolve().parents[1]
+OWN_FILES = {"train": ["t.jsonl"], "dev": ["d.jsonl"]}
+SECOND_DEV = {**OWN_FILES, "dev_mismatched": ["m.jsonl"]}
+MORE_TEXT = {
+    "repository": "a/b",
+    "revision": "0" * 40,
+    "max_train_rows": None,
+    "max_dev_rows": None,
+    "config": None,
+    "text_column": "text",
+    "files": None,
+}
 
 
 @pytest.fixture
@@ -54,23 +66,29 @@ def put(values: dict[str, Any], key: str, value: object) -> dict[str, Any]:
         ("glue/tasks/SQuAD", {}, ["glue.tasks.SQuAD", "CoLA"]),
         (
             "download/corpus/and_also",
-            [
-                {
-                    "repository": "a/b",
-                    "revision": "0" * 40,
-                    "max_train_rows": None,
-                    "max_dev_rows": None,
-                    "config": None,
-                    "text_column": "text",
-                    "files": None,
-                }
-            ],
+            [MORE_TEXT],
             ["download", "and_also", "source is embedded"],
         ),
         ("download/source", "internet", ["download.source", "'embedded' or 'hub'"]),
         ("download/glue/revision", "main", ["download.glue.revision", "pattern"]),
         ("teacher/head_steps", 10**6, ["teacher", "head_steps 1000000 exceeds pretrain_steps"]),
         ("finetune/max_length", 1024, ["finetune.max_length", "512"]),
+        ("distill/teacher_layers", [3, 1], ["distill: ", "teacher_layers [3, 1] must ascend"]),
+        ("distill/teacher_layers", [1, 1], ["teacher_layers [1, 1] must ascend, each layer once"]),
+        ("speed_bench/lengths", [64, 16], ["speed_bench: ", "lengths [64, 16] must ascend"]),
+        ("speed_bench/lengths", [16, 16], ["lengths [16, 16] must ascend, each once"]),
+        ("resources", {"distill": {"processes": 2}}, ["effective_batch_size 16", "batch_size 16 times 2 processes"]),
+        ("resources", {"prune": {"processes": 2}}, ["resources.prune.processes", "distill, glue-eval"]),
+        ("models/quantized", "models/quantized", ["models.quantized", "cannot be fine-tuned"]),
+        ("squad/tasks/SQuAD/doc_stride", 125, ["squad.tasks.SQuAD.doc_stride 125", "below max_length - 3 = 125"]),
+        ("squad/tasks/SQuAD/max_length", 64, ["squad.tasks.SQuAD.doc_stride 64", "below max_length - 3 = 61"]),
+        ("squad/tasks/SQuAD", {"max_length": 128}, ["squad.tasks.SQuAD.doc_stride 128"]),
+        ("onnx_export/tasks/SQuAD/doc_stride", 200, ["onnx_export.tasks.SQuAD.doc_stride 200", "= 125"]),
+        ("finetune/max_length", 32, ["squad.tasks.SQuAD.doc_stride 64", "= 29"]),
+        ("download/glue/files", {"MNLI": OWN_FILES}, ["download.glue: files.MNLI: dev_mismatched is missing"]),
+        ("download/glue/files", {"RTE": SECOND_DEV}, ["files.RTE: dev_mismatched belongs to MNLI alone"]),
+        ("download/corpus/files", SECOND_DEV, ["download: corpus.files: dev_mismatched belongs to MNLI alone"]),
+        ("download/squad/files", SECOND_DEV, ["download: squad.files: dev_mismatched belongs to MNLI alone"]),
     ],
 )
 def test_wrong_values_are_named(values: dict[str, Any], key: str, value: object, says: list[str]) -> None:
@@ -81,6 +99,52 @@ def test_wrong_values_are_named(values: dict[str, Any], key: str, value: object,
     assert "\n" not in message
     for part in says:
         assert part in message
+
+
+def test_more_text_names_no_more_text(values: dict[str, Any]) -> None:
+    values = put(values, "download/source", "hub")
+    validate(put(values, "download/corpus/and_also", [MORE_TEXT, MORE_TEXT]))
+    with pytest.raises(UserError, match=r"^params.yaml: download: corpus.and_also .* an and_also of its own"):
+        validate(put(values, "download/corpus/and_also", [{**MORE_TEXT, "and_also": [MORE_TEXT]}]))
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "value", "says"),
+    [
+        ({"num_hidden_layers": 5}, "seed", 1, "teacher.config has layers 0 to 4, so there is no 5"),
+        ({}, "distill/teacher_layers", [3, 12], "teacher.config has layers 0 to 11, so there is no 12"),
+        ({"max_position_embeddings": 100}, "seed", 1, "glue.tasks.CoLA: max_length 128 exceeds"),
+        ({"max_position_embeddings": 100}, "finetune/max_length", 90, "speed_bench.lengths: 128 exceeds"),
+        ({"max_position_embeddings": 130}, "imdb/tasks/IMDb/max_length", 256, "imdb.tasks.IMDb: max_length 256"),
+        ({"max_position_embeddings": 130}, "onnx_export/tasks/SST-2/max_length", 256, "onnx_export.tasks.SST-2: max"),
+        ({"max_position_embeddings": 130}, "teacher/block_length", 131, "teacher.block_length 131 exceeds"),
+        ({"max_position_embeddings": 130}, "distill/block_length", 131, "distill.block_length 131 exceeds"),
+        ({"max_position_embeddings": 130}, "speed_bench/throughput_length", 131, "speed_bench.throughput_length 131"),
+    ],
+)
+def test_a_random_teacher_is_large_enough(
+    values: dict[str, Any], config: dict[str, int], key: str, value: object, says: str
+) -> None:
+    changed = put(put(put(values, "teacher/init", "config"), "teacher/config", config), key, value)
+    with pytest.raises(UserError, match=re.escape(says)):
+        validate(changed)
+    validate(put(changed, "teacher/init", "folder"))  # whose sizes the parameters do not know
+
+
+def test_settings_that_fit_each_other(values: dict[str, Any]) -> None:
+    for key, value in (
+        ("squad/tasks/SQuAD/doc_stride", 124),
+        ("onnx_export/tasks/SQuAD", {"max_length": 384}),
+        ("resources", {"distill": {"processes": 1}, "glue-eval": {"processes": 3}}),
+        ("download/glue/files", {"MNLI": SECOND_DEV, "RTE": OWN_FILES}),
+        ("download/corpus/files", OWN_FILES),
+        ("models/pruned", "models/pruned"),
+        ("onnx_export/tasks", {"SST-2": {"max_length": 16}}),  # whose doc_stride is nobody's
+    ):
+        validate(put(values, key, value))
+    for section in ("glue", "imdb", "squad"):
+        values[section]["tasks"] = {}
+    validate(put(values, "models/quantized", "models/quantized"))
 
 
 @given(name=st.sampled_from(["seeds", "distill", "epochs", "models", "finetune", "glue"]))

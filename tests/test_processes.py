@@ -120,8 +120,9 @@ def test_fine_tuning_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
     found = {}
     for resources in ({}, {"glue-eval": TWO}):
         write_params(
-            tmp_path, finetune__batch_size=4, finetune__epochs=2.0, finetune__max_length=32, resources=resources
-        )
+            tmp_path, finetune__batch_size=4, finetune__epochs=2.0, finetune__max_length=32, resources=resources,
+            squad__tasks={}, onnx_export__tasks={},
+        )  # fmt: skip
         run(tmp_path, "stages.glue_eval", "--model=bert", "--task=SST-2", "--seed=42")
         cell = tmp_path / "data/eval/glue/bert/SST-2/42"
         found[bool(resources)] = (

@@ -40,7 +40,7 @@ def test_a_configuration_becomes_a_bert_with_a_vocabulary_of_the_corpus(project:
     stages.teacher.main()
     model = BertForMaskedLM.from_pretrained("models/bert")
     made = AutoTokenizer.from_pretrained("models/bert")
-    assert (model.config.hidden_size, model.config.num_hidden_layers, model.config.vocab_size) == (32, 2, 200)
+    assert (model.config.hidden_size, model.config.num_hidden_layers, model.config.vocab_size) == (32, 3, 200)
     assert len(made) == 200
     assert made.tokenize("Word3 word149")[0] == "word3"
     assert made.unk_token_id not in made(" ".join(WORDS))["input_ids"]
@@ -151,8 +151,8 @@ def test_a_vocabulary_of_damaged_text_is_one_line(tmp_path: Path) -> None:
         ({"teacher__config": {"hidden_size": 30, "num_attention_heads": 4}}, "no multiple of num_attention_heads 4"),
         ({"teacher__config": {"hidden_size": "wide"}}, "teacher.config"),
         (
-            {"teacher__config": {"max_position_embeddings": 8}},
-            "teacher.block_length 16 exceeds the model's 8 positions",
+            {"teacher__init": "encoder", "teacher__block_length": 64},
+            "teacher.block_length 64 exceeds the model's 32 positions",
         ),
         ({"teacher__init": "student"}, "student holds a distilbert model; a BERT encoder is needed"),
         ({"teacher__init": "bare"}, "bare: no tokenizer"),

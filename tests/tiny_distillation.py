@@ -78,7 +78,7 @@ def write_params(folder: Path, **changes: Any) -> dict[str, Any]:
         "teacher__revision": None,
         "teacher__config": {
             "hidden_size": 32,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "intermediate_size": 48,
         },

@@ -71,6 +71,7 @@ def _write_params(folder: Path) -> None:
     params["distill"]["block_length"] = 16
     params["finetune"] |= {"epochs": 1.0, "batch_size": 8, "max_length": 32}
     tasks = {"SST-2": {}, "SQuAD": {"doc_stride": 8}}
+    params["squad"]["tasks"] = {}
     params["onnx_export"] = {"check_blocks": 5, "smoothing": 0.6, "calibration_rows": 6, "tasks": tasks}
     yaml.dump(params, folder / "params.yaml")
 

@@ -50,12 +50,7 @@ def cut(table: pa.Table, task: Task, limit: int | None, seed: int, name: str) ->
 
 
 def _from_files(task: Task, own: Files) -> Mapping[str, pa.Table]:
-    paths = {split: getattr(own, split) for split in ("train", "dev", "dev_mismatched") if getattr(own, split)}
-    if extra := set(paths) - set(task.splits):
-        raise UserError(f"params.yaml: files of {task.name}: there is no split {', '.join(extra)}")
-    if missing := [split for split in task.splits if split not in paths]:
-        raise UserError(f"params.yaml: download.glue.files.{task.name}: {missing[0]} is missing")
-    return {split: files.read_task(names, task) for split, names in paths.items()}
+    return {split: files.read_task(getattr(own, split), task) for split in task.splits}
 
 
 def _from_world(task: Task, world: World) -> Mapping[str, pa.Table]:
