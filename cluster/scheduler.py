@@ -108,11 +108,11 @@ class Board:
     def __post_init__(self) -> None:
         self.stages = {stage: Progress() for stage in self.upstream}
         usual = median(self.seconds.values()) if self.seconds else 1.0
-        self._below = {stage: self.seconds.get(stage, usual) for stage in self.upstream}
+        own = {stage: self.seconds.get(stage, usual) for stage in self.upstream}
+        self._below = dict(own)
         for stage in reversed(list(self.upstream)):
             for needed in self.upstream[stage]:
-                way = self.seconds.get(needed, usual) + self._below[stage]
-                self._below[needed] = max(self._below[needed], way)
+                self._below[needed] = max(self._below[needed], own[needed] + self._below[stage])
 
     def ready(self) -> list[str]:
         """List the stages that wait for nothing any more, first those with the longest way to go below them."""
