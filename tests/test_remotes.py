@@ -73,16 +73,26 @@ def stored(project: Project, name: str) -> str:
     return f"files/md5/{digest[:2]}/{digest[2:]}"
 
 
-@pytest.mark.parametrize("kind", [OpenSsh, S3])
-def test_a_fresh_clone_has_nothing_left_to_run(
-    kind: type[OpenSsh] | type[S3], project: Project, other: Project, tmp_path: Path
-) -> None:
-    server = kind(tmp_path / "server")
+@pytest.fixture(params=[OpenSsh, S3])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> OpenSsh | S3:
+    """Each kind of server, not running yet."""
+    kind: type[OpenSsh] | type[S3] = request.param
+    return kind(tmp_path / "server")
+
+
+@pytest.fixture
+def joined(server: OpenSsh | S3, project: Project, other: Project) -> Iterator[OpenSsh | S3]:
+    """Each kind of server, running and the remote of both clones."""
     with server.running():
         for clone in (project, other):
             use(clone, server.url, server.settings)
-        project.run(*MAKE, "push")
-        other.run(*MAKE, "pull")
+        yield server
+
+
+@pytest.mark.usefixtures("joined")
+def test_a_fresh_clone_has_nothing_left_to_run(project: Project, other: Project) -> None:
+    project.run(*MAKE, "push")
+    other.run(*MAKE, "pull")
     has_everything(project, other)
 
 
@@ -178,28 +188,19 @@ def test_a_damaged_object_is_named_not_used_and_replaced(project: Project, other
     assert sound(damaged)
 
 
-@pytest.mark.parametrize("kind", [OpenSsh, S3])
 def test_an_empty_remote_and_a_damaged_object_are_told_and_mended(
-    kind: type[OpenSsh] | type[S3], project: Project, other: Project, tmp_path: Path
+    joined: OpenSsh | S3, project: Project, other: Project
 ) -> None:
-    server = kind(tmp_path / "server")
-    with server.running():
-        for clone in (project, other):
-            use(clone, server.url, server.settings)
-        assert "the remote is empty" in other.run(*MAKE, "pull", check=False)
-        project.run(*MAKE, "push")
-        server.spoil(stored(project, CHECKPOINT))
-        assert f"holds {CHECKPOINT} damaged" in other.run(*MAKE, "pull", check=False)
-        assert f"{CHECKPOINT}: damaged in the remote, is replaced" in project.run(*MAKE, "push", "REPAIR=1")
-        other.run(*MAKE, "pull")
+    assert "the remote is empty" in other.run(*MAKE, "pull", check=False)
+    project.run(*MAKE, "push")
+    joined.spoil(stored(project, CHECKPOINT))
+    assert f"holds {CHECKPOINT} damaged" in other.run(*MAKE, "pull", check=False)
+    assert f"{CHECKPOINT}: damaged in the remote, is replaced" in project.run(*MAKE, "push", "REPAIR=1")
+    other.run(*MAKE, "pull")
     has_everything(project, other)
 
 
-@pytest.mark.parametrize("kind", [OpenSsh, S3])
-def test_a_remote_that_is_away_is_one_clear_line(
-    kind: type[OpenSsh] | type[S3], other: Project, tmp_path: Path
-) -> None:
-    server = kind(tmp_path / "server")  # which does not run
+def test_a_remote_that_is_away_is_one_clear_line(server: OpenSsh | S3, other: Project) -> None:
     use(other, server.url, server.settings)
     shown = other.run(*MAKE, "pull", check=False)
     assert f"{server.url.partition(':')[0]}://" in shown
