@@ -11,7 +11,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
-from tiny_distillation import ROOT, make_project, write_params
+from tiny_distillation import ROOT, make_project, results, write_params
 from transformers import AutoTokenizer, DistilBertForMaskedLM
 
 from stages import distill
@@ -25,26 +25,21 @@ KILLED = (
     "before_a_checkpoint_is_marked",
     "before_the_outputs",
 )
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    """What a run leaves that may not depend on interruptions, by path."""
-    files = [
-        *(folder / "models/distilbert").rglob("*"),
-        *(folder / "plots").rglob("*"),
-        folder / "metrics/distill.json",
-    ]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
+IN_BF16 = "between_checkpoints"  # which of them in bf16 too
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder a point of interruption, each run to its end, and `never`."""
+    """One folder a point of interruption, each run to its end, and `never`; two of them again in bf16."""
     root = tmp_path_factory.mktemp("runs")
-    make_project(root / "never", epochs=0.9, batch_size=2, distill__effective_batch_size=4, distill__save_minutes=0.002)
+    settings = {"epochs": 0.9, "batch_size": 2, "distill__effective_batch_size": 4, "distill__save_minutes": 0.002}
+    make_project(root / "never", **settings)
+    make_project(root / "bf16/never", hardware__precision="bf16", **settings)
     for point in KILLED:
         shutil.copytree(root / "never", root / point)
+    shutil.copytree(root / "bf16/never", root / "bf16" / IN_BF16)
     arguments = [f"{point}={root / point}" for point in ("never", *KILLED)]
+    arguments += [f"{point}={root / 'bf16' / point}" for point in ("never", IN_BF16)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "tests/interrupted_runs.py"), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -52,6 +47,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert [line for line in done.stdout.splitlines() if line.split()[0] in ("never", *KILLED)] == [
         "never 0",
         *(f"{point} -9" for point in KILLED),
+        "never 0",
+        f"{IN_BF16} -9",
     ]
     return root
 
@@ -61,6 +58,12 @@ def test_a_killed_and_resumed_run_ends_in_the_same_bytes(runs: Path, point: str)
     expected, resumed = results(runs / "never"), results(runs / point)
     assert sorted(expected) == sorted(resumed)
     assert [name for name in expected if expected[name] != resumed[name]] == []
+
+
+def test_a_killed_and_resumed_run_in_bf16_ends_in_the_same_bytes(runs: Path) -> None:
+    expected = results(runs / "bf16/never")
+    assert results(runs / "bf16" / IN_BF16) == expected
+    assert expected["metrics/distill.json"] != results(runs / "never")["metrics/distill.json"]
 
 
 def test_the_outputs_are_complete_and_load(runs: Path) -> None:

@@ -98,3 +98,13 @@ def write_params(folder: Path, **changes: Any) -> dict[str, Any]:
     with (folder / "params.yaml").open("w") as stream:
         yaml.dump(values, stream)
     return values
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """What a run leaves that may not depend on interruptions, by path."""
+    files = [
+        *(folder / "models/distilbert").rglob("*"),
+        *(folder / "plots").rglob("*"),
+        folder / "metrics/distill.json",
+    ]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
