@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from small_hub import use_hub
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; threads that wait for each other's are no gain
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -52,12 +53,6 @@ def mirror() -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def hub(mirror: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Point this process's hub client at the mirror, with a cache of its own, and return the cache's folder."""
-    from huggingface_hub import constants
-
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, mirror())
-    monkeypatch.setattr(constants, "ENDPOINT", mirror())
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    """Use the mirror in this process, and return the folder of the client's cache."""
+    use_hub(mirror(), tmp_path / "hub", monkeypatch)
     return tmp_path / "hub"

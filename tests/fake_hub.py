@@ -75,14 +75,21 @@ class FakeHub(ThreadingHTTPServer):
 
 
 @contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Answer requests meanwhile."""
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
 def fake_hub(status: int = 200) -> Iterator[FakeHub]:
     """Serve; with another `status` every request is refused with it."""
     hub = FakeHub(status)
-    thread = threading.Thread(target=hub.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(hub):
         yield hub
-    finally:
-        hub.shutdown()
-        hub.server_close()
-        thread.join()

@@ -1,11 +1,17 @@
 """Repositories of the hub: what they announce, and how files arrive from a hub on loopback."""
 
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from small_hub import small_hub, use_hub
 
 from stages.errors import UserError
-from stages.sources import tasks
+from stages.params import Corpus
+from stages.sources import corpus, tasks
 from stages.sources.datacard import DataCard, _by_name, _by_pattern
 from stages.sources.hub import Repository
 from stages.sources.schema import GLUE, IMDB, Task
@@ -53,3 +59,71 @@ def test_labels_in_another_order_are_refused(task: Task, monkeypatch: pytest.Mon
             f"dataset a/b at revision {'0' * 40}: {task.config} announces the labels {', '.join(other)}; {task.name} "
             f"needs, in this order, {', '.join(right)}"
         )
+
+
+# --- a hub on loopback
+
+
+REVISION = "5" * 40
+TEXTS = {split: [f"{split} paragraph {number}" for number in range(400)] for split in ("train", "validation")}
+
+
+def parquet(texts: list[str]) -> bytes:
+    stream = BytesIO()
+    pq.write_table(pa.table({"text": texts}), stream)
+    return stream.getvalue()
+
+
+FILES = {
+    "README.md": b"---\nconfigs: []\n---\n",
+    **{f"data/{split}-0.parquet": parquet(texts) for split, texts in TEXTS.items()},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.sources.hub.LONGEST_WAIT", 0.0)
+
+
+def fetch_corpus(folder: Path, **changes: str) -> dict[str, Any]:
+    values: dict[str, Any] = {"repository": "own/text", "revision": REVISION, "config": None, "files": None} | changes
+    spec = Corpus(**values, text_column="text", max_train_rows=None, max_dev_rows=None)
+    return corpus.write(spec, "hub", 1, None, folder)
+
+
+@pytest.mark.parametrize("cuts", [0, 2])
+def test_a_pinned_repository_arrives_whole_and_is_then_in_the_cache(
+    cuts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_hub("own/text", REVISION, FILES, cuts) as hub:
+        use_hub(hub.url, tmp_path / "cache", monkeypatch)
+        record = fetch_corpus(tmp_path / "out")
+        assert hub.cuts == 0
+    assert (record["repository"], record["revision"]) == ("own/text", REVISION)
+    for split, theirs in (("train", "train"), ("dev", "validation")):
+        assert pq.read_table(tmp_path / f"out/{split}.parquet")["text"].to_pylist() == TEXTS[theirs]
+    assert fetch_corpus(tmp_path / "again") == record  # the hub is gone
+
+
+def test_a_file_of_other_content_than_announced_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("small_hub.git_sha1", lambda content: "0" * 40)
+    with small_hub("own/text", REVISION, FILES) as hub:
+        use_hub(hub.url, tmp_path / "cache", monkeypatch)
+        with pytest.raises(UserError, match=r"own/text at revision 5{40}: README\.md arrives with another .* digest"):
+            fetch_corpus(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"repository": "own/other"}, r"dataset own/other at revision 5{40}: not on http://127\.0\.0\.1:\d+; correct"),
+        ({"revision": "6" * 40}, "dataset own/text at revision 6{40}: no such revision; copy the commit's full hash"),
+    ],
+)
+def test_what_the_hub_does_not_have_is_told(
+    changes: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_hub("own/text", REVISION, FILES) as hub:
+        use_hub(hub.url, tmp_path / "cache", monkeypatch)
+        with pytest.raises(UserError, match=message):
+            fetch_corpus(tmp_path / "out", **changes)
