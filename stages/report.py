@@ -13,7 +13,7 @@ from stages.reporting import devices, figures, findings, page, score_figures, ta
 from stages.reporting.cautions import cautions
 from stages.reporting.cells import Results, load_results
 from stages.reporting.comparison import kept, terminal
-from stages.reporting.compressed import Making, Measurements, libraries_text, load_measurements, machine_text
+from stages.reporting.compressed import CORPUS, Making, Measurements, libraries_text, load_measurements, machine_text
 from stages.reporting.folding import fold, ordered, plain
 from stages.reporting.paired import Pairs, compare, mean_share
 from stages.reporting.summary import (
@@ -28,7 +28,7 @@ from stages.reporting.summary import (
 )
 
 METRICS = Path("metrics")
-SPEED = Path("data/eval/speed")
+DATA = Path("data")
 CURVES = Path("plots/distill")
 DEVICES = Path("plots/android-bench-collect/latency.png")
 OUTPUT = Path("plots/report")
@@ -49,7 +49,7 @@ def main() -> None:
     if show:
         print(terminal(results, standings))
         return
-    measurements = load_measurements(METRICS, SPEED, results.models, Making.of(params))
+    measurements = load_measurements(METRICS, DATA, results.models, Making.of(params))
     write(results, standings, measurements)
     print(f"{METRICS}/ and {OUTPUT}/ written; {OUTPUT}/index.html tells it all, `dvc metrics show` prints the figures")
 
@@ -60,7 +60,7 @@ def write(results: Results, standings: Standings, measurements: Measurements) ->
     write_metrics(results)
     introduction, warnings = tables.introduction(results), cautions(results, pairs, measurements)
     written = [
-        tables.render(results, standings, pairs, read_json(METRICS / "distill.json")),
+        tables.render(results, standings, pairs, read_json(METRICS / "distill.json"), measurements.notes[CORPUS]),
         variant_tables.render(measurements),
         devices.render(android, measurements.published_size),
     ]

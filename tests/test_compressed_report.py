@@ -1,16 +1,19 @@
 """Tables and figures of the compressed variants, on made-up results."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from measurements import write_measurements
+from measurements import GENERATED, write_measurements
 
 from stages.errors import UserError
 from stages.reporting import figures
 from stages.reporting.compressed import Making, Measurements, load_measurements
+from stages.reporting.compression_answers import gains
+from stages.reporting.folding import unfold
 from stages.reporting.variant_tables import render
 
 MADE = Making(source="hub", kl_tokens="all", random=False)
@@ -24,7 +27,7 @@ def found(tmp_path: Path) -> Measurements:
 
 
 def load(folder: Path, making: Making) -> Measurements:
-    return load_measurements(folder / "metrics", folder / "data/eval/speed", ("bert", "distilbert"), making)
+    return load_measurements(folder / "metrics", folder / "data", ("bert", "distilbert"), making)
 
 
 def of_published_size(found: Measurements) -> Measurements:
@@ -52,11 +55,54 @@ def test_sizes_and_speeds_stand_beside_the_first_variant(found: Measurements) ->
 def test_int8_task_models_stand_beside_their_float_ones(found: Measurements) -> None:
     text = render(found)
     float_row, int8_row = (
-        row(text, "Task models in ONNX Runtime", name) for name in ("sst2 baseline\u00b9", "sst2 baseline int8\u00b9")
+        row(text, "Task models in ONNX Runtime", name) for name in ("SST-2\u00b9", "SST-2, INT8\u00b9")
     )
     assert float_row[1:] == ["8.00", "accuracy 0.9000", "\u2013", "\u2013"]
     assert int8_row[1:] == ["2.00", "accuracy 0.9000", "98.5 %", "-0.0300 to +0.0100"]
-    assert "generated, not the published data." in text
+    assert f"\u00b9 SST-2: {GENERATED}." in text
+
+
+def test_a_score_of_squad_has_two_decimals_and_the_others_four(found: Measurements) -> None:
+    row_ = {"size_mb": 8.0, "scores": {"exact_match": 35.7512, "f1": 37.8951}, "note": "", "max_abs_difference": 1e-6}
+    change = {
+        "relative_error": 0.02,
+        "agreement": 0.93,
+        "difference": 0,
+        "difference_low": -2.31,
+        "difference_high": 0.0,
+    }
+    text = render(dataclasses.replace(found, onnx={"squad_pruned": row_, "squad_pruned_int8": row_ | change}))
+    shown = row(text, "Task models in ONNX Runtime", "SQuAD, pruned, INT8")
+    assert shown[2:] == ["exact_match 35.75, f1 37.90", "93.0 %", "-2.31 to +0.00"]
+
+
+def test_every_exported_model_stands_with_its_errors_in_both_runtimes(found: Measurements) -> None:
+    text, section = render(found), "How close ONNX and INT8 are"
+    assert row(text, section, "student\u00b9")[1:] == ["1.2e-05", "7.2 %", "98.8 %", "15.0 %", "99.4 %"]
+    assert row(text, section, "student, pruned\u00b9")[1:] == row(text, section, "student\u00b9")[1:]
+    assert row(text, section, "SST-2\u00b9")[1:] == ["1.3e-06", "7.7 %", "98.5 %", DASH, DASH]
+
+
+MARKED = {  # a heading or row whose figures are of data
+    "Speed of teacher and student": "Seconds",
+    "Quality": "MLM loss",
+    "How close ONNX and INT8 are": "student, pruned",
+    "Task models in ONNX Runtime": "SST-2, INT8",
+}
+
+
+@pytest.mark.parametrize("note", [GENERATED, "cut: 1,000 of 5,749 training rows", ""])
+def test_figures_of_data_that_are_not_official_are_marked(tmp_path: Path, note: str) -> None:
+    write_measurements(tmp_path, note)
+    found = load(tmp_path, MADE)
+    parts = {title: " ".join(body.split()) for title, body in unfold(render(found)).items()}
+    mark, footnote = ("\u00b9", f": {note}.") if note else ("", "")
+    for title, name in MARKED.items():
+        assert f"| {name}{mark} |" in parts[title]
+        assert footnote in parts[title]
+    assert f"| MLM loss{mark} |" in gains(found)
+    if note:
+        assert not any(note in parts[title] for title in ("Size", "Speed and memory"))  # of weights and random tokens
 
 
 def test_the_teacher_s_speed_is_the_measure_of_the_student_s(found: Measurements) -> None:
@@ -70,7 +116,7 @@ def test_beside_a_model_of_another_size_only_ratios_are_published(found: Measure
     assert row(text, "Size", "PyTorch, INT8 here minus published: reproduction")[3:5] == [DASH, "+0.29"]
     faster = row(text, "Speed and memory", "PyTorch, INT8, published: reproduction, ratios only\u00b9")
     assert faster[1:] == [*[DASH] * 9, "1.66x", DASH]
-    paper = row(text, "Speed of teacher and student", "DistilBERT, published: Sanh et al. 2019, ratios only\u00b9")
+    paper = row(text, "Speed of teacher and student", "DistilBERT, published: Sanh et al. 2019, ratios only\u00b2")
     assert paper[1:] == [DASH, "0.60", DASH, DASH, "1.63x"]
     assert "published:" not in text.split("### Quality")[1]  # a loss is no ratio
     assert "\u00b9 ratios only: another model" in text
@@ -101,7 +147,7 @@ def test_of_the_published_size_every_published_figure_stands_beside_ours(found: 
 def test_seconds_over_another_number_of_pairs_are_not_compared(found: Measurements) -> None:
     text = render(of_published_size(found))
     assert (
-        row(text, "Speed of teacher and student", "DistilBERT, published: reproduction, ratios only\u00b9")[4] == DASH
+        row(text, "Speed of teacher and student", "DistilBERT, published: reproduction, ratios only\u00b2")[4] == DASH
     )
     for one in found.speed.values():
         one["samples"] = 1500

@@ -23,7 +23,7 @@ def load(folder: Path, random: bool = False) -> Measurements:
     """Eight variants of one size, one speed (10 ms, rounds from 9 to 11) and one loss."""
     write_measurements(folder)
     making = Making("embedded", "all", random)
-    found = load_measurements(folder / "metrics", folder / "data/eval/speed", ("bert", "distilbert"), making)
+    found = load_measurements(folder / "metrics", folder / "data", ("bert", "distilbert"), making)
     for name in VARIANTS:
         put(found, name, 100.0, 10.0, 0.0, 0.01)
     return found

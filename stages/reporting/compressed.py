@@ -23,6 +23,8 @@ TITLES = {
     "onnx_pruned": "ONNX, pruned",
     "onnx_pruned_int8": "ONNX, pruned, INT8",
 }
+CORPUS, STSB = "corpus", "STS-B"
+DATA_SETS = {CORPUS: Path(CORPUS), STSB: Path("glue", STSB)}  # what variants are measured on, in data/
 ENOUGH_ROUNDS = 3  # fewer give no spread to judge a small difference of speed by
 
 
@@ -46,7 +48,10 @@ class Making:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What the stages after distillation wrote: a mapping from row to figures for each folder of metrics."""
+    """What the stages after distillation wrote: a mapping from row to figures for each folder of metrics.
+
+    `notes` say, by data set, what it lacks of the official one.
+    """
 
     compression: Rows
     quality: Rows
@@ -55,6 +60,8 @@ class Measurements:
     summary: Mapping[str, Any]
     rounds: int
     prune: Mapping[str, Any]
+    quantize: Rows
+    notes: Mapping[str, str]
     making: Making
 
     @property
@@ -107,12 +114,12 @@ class Measurements:
         return row["mlm_loss_difference"], Interval(low, high)
 
 
-def load_measurements(metrics: Path, speed: Path, models: Sequence[str], making: Making) -> Measurements:
+def load_measurements(metrics: Path, data: Path, models: Sequence[str], making: Making) -> Measurements:
     """Read the JSON files of the variants and of the given `models`; UserError if one is missing or damaged.
 
-    `speed` is the folder in which speed-bench left its rounds and their summary.
+    `data` holds the data sets, and in eval/speed the rounds of speed-bench and their summary.
     """
-    names = [variant.name for variant in VARIANTS]
+    names, speed = [variant.name for variant in VARIANTS], data / "eval/speed"
     return Measurements(
         compression={name: read_json(metrics / "compression" / f"{name}.json") for name in names},
         quality={name: read_json(metrics / "quality" / f"{name}.json") for name in names},
@@ -121,6 +128,8 @@ def load_measurements(metrics: Path, speed: Path, models: Sequence[str], making:
         summary=read_json(speed / "summary.json"),
         rounds=len(read_json(speed / "rounds.json")["compression"]["baseline"]),
         prune=read_json(metrics / "prune.json"),
+        quantize=read_json(metrics / "quantize.json"),
+        notes={name: read_json(data / folder / "dataset.json")["note"] for name, folder in DATA_SETS.items()},
         making=making,
     )
 

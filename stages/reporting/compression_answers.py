@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stages.reporting.compressed import TITLES, Measurements
+from stages.reporting.compressed import CORPUS, TITLES, Measurements
 from stages.reporting.labels import listed, percent
-from stages.reporting.markdown import DASH, markdown_table
+from stages.reporting.markdown import DASH, Footnotes, markdown_table
 from stages.reporting.published import gains as published_gains
 from stages.reporting.published import load_published
 from stages.reporting.verdicts import SAME, agreement, gain, rounds_words, size_words, speed_words
@@ -72,11 +72,14 @@ def _speed(found: Measurements, name: str) -> float:
 
 
 def _table(found: Measurements) -> str:
-    header = ["Variant", "of the size", "published", "speed", "published"]
-    header += [] if found.making.random else ["MLM loss", "95 % interval"]
+    notes, header = Footnotes(), ["Variant", "of the size", "published", "speed", "published"]
+    if not found.making.random:
+        mark = notes.mark("held-out text", found.notes[CORPUS])
+        header += [f"MLM loss{mark}", f"95 % interval{mark}"]
     header += ["published"] if found.comparable_losses else []
     names = [name for name in found.compression if name != _base(name)]
-    return markdown_table(header, [_row(found, name) for name in names])
+    table = markdown_table(header, [_row(found, name) for name in names])
+    return "\n\n".join(part for part in (table, notes.text()) if part)
 
 
 def _row(found: Measurements, name: str) -> list[str]:

@@ -51,3 +51,9 @@ class Footnotes:
             for number, (note, tasks) in enumerate(self._tasks.items(), start=1)
         ]
         return "  \n".join(lines)  # two spaces: a line break in Markdown
+
+
+def section(heading: str, note: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Footnotes) -> str:
+    """Lay out a table below its heading and a note, and its footnotes below it."""
+    parts = [f"### {heading}", note, markdown_table(header, rows), notes.text()]
+    return "\n\n".join(part for part in parts if part)

@@ -24,7 +24,7 @@ from stages.sources.models import MODEL_ID
 
 MODELS = Path("models")
 SCORES = ("GLUE", "IMDb", "SQuAD 1.1", "What DistilBERT retains")
-VARIANTS = ("Size", "Speed and memory", "Quality")
+VARIANTS = ("Size", "Speed and memory", "Quality", "How close ONNX and INT8 are")
 SECTIONS = {
     "distilbert": (*SCORES, *VARIANTS),
     "pruned": VARIANTS,

@@ -6,7 +6,7 @@ from statistics import fmean
 from stages.reporting import published
 from stages.reporting.cells import Cell, Results
 from stages.reporting.labels import title
-from stages.reporting.markdown import DASH, markdown_table
+from stages.reporting.markdown import DASH, Footnotes, section
 from stages.reporting.published import PAPER, REPRODUCTION, PublishedRow
 from stages.reporting.summary import GLUE_TASKS, TEACHER, own, paper
 
@@ -64,10 +64,15 @@ def _table(results: Results, model: str) -> str:
     tasks = [task for task in (*GLUE_TASKS, AVERAGE, "IMDb", "SQuAD") if task in sides[0][0]]
     header = ["Task", "here, paper's convention", PAPER, "difference"]
     header += ["here, reproduction's convention", REPRODUCTION, "difference"]
-    body = [[task, *(cell for here, there in sides for cell in _cells(here[task], there[task]))] for task in tasks]
+    notes = Footnotes()
+    marks = {task: notes.mark(task, results.first(task).note) for task in tasks if task != AVERAGE}
+    body = [
+        [task + marks.get(task, ""), *(cell for here, there in sides for cell in _cells(here[task], there[task]))]
+        for task in tasks
+    ]
     hub = all(results.first(task).source == "hub" for task in results.all_tasks())
     note = NOTE.format(student=title(model), teacher=title(TEACHER), paper=PAPER, other="" if hub else OTHER)
-    return f"### Retention of {title(model)} beside the published\n\n{note}\n\n{markdown_table(header, body)}"
+    return section(f"Retention of {title(model)} beside the published", note, header, body, notes)
 
 
 def _cells(ours: float | None, theirs: float) -> list[str]:

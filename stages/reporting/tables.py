@@ -10,7 +10,7 @@ from stages.reporting.beside import Beside
 from stages.reporting.cells import Cell, Results
 from stages.reporting.comparison import against_chance, retained_tables
 from stages.reporting.labels import number, parameters_text, spread_text, title
-from stages.reporting.markdown import Footnotes, markdown_table
+from stages.reporting.markdown import Footnotes, markdown_table, section
 from stages.reporting.paired import Pairs
 from stages.reporting.published import PublishedRow
 from stages.reporting.retention import beside_published
@@ -51,8 +51,13 @@ class Column:
     score: Callable[[Cell], float]
 
 
-def render(results: Results, standings: Standings, pairs: Pairs, distillation: Mapping[str, object]) -> str:
-    """Write the sections about scores and the distillation; those of suites that were not run are left out."""
+def render(
+    results: Results, standings: Standings, pairs: Pairs, distillation: Mapping[str, object], corpus_note: str
+) -> str:
+    """Write the sections about scores and the distillation; those of suites that were not run are left out.
+
+    `corpus_note` says what the text of the distillation lacks of the official one.
+    """
     sections = []
     if results.tasks["glue"]:
         sections += [_glue(results), _glue_paper(results)]
@@ -65,7 +70,7 @@ def render(results: Results, standings: Standings, pairs: Pairs, distillation: M
     if results.all_tasks():
         sections += [*retained_tables(results, standings, pairs), *beside_published(results)]
         sections.append(against_chance(results, standings))
-    sections.append(_distillation(distillation))
+    sections.append(_distillation(distillation, corpus_note))
     return "\n\n".join(sections) + "\n"
 
 
@@ -139,9 +144,13 @@ def _model_row(
     return row + ([text(medians["average"])] if "average" in medians else [])
 
 
-def _distillation(metrics: Mapping[str, object]) -> str:
-    rows = [[HELD_OUT.get(name, name.replace("_", " ")), _figure(value)] for name, value in metrics.items()]
-    return f"### Distillation\n\nOn held-out text, at the end.\n\n{markdown_table(['Figure', 'Value'], rows)}"
+def _distillation(metrics: Mapping[str, object], corpus_note: str) -> str:
+    notes, rows = Footnotes(), []
+    for name, value in metrics.items():
+        mark = notes.mark("held-out text", corpus_note) if name in HELD_OUT else ""
+        rows.append([HELD_OUT.get(name, name.replace("_", " ")) + mark, _figure(value)])
+    note = "Losses and tokens predicted right are on held-out text, at the end."
+    return section("Distillation", note, ["Figure", "Value"], rows, notes)
 
 
 def _figure(value: object) -> str:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from stages.reporting import published
+from stages.reporting import onnx_tables, published
 from stages.reporting.beside import Beside
-from stages.reporting.compressed import ENOUGH_ROUNDS, TITLES, Measurements, machine_text
+from stages.reporting.compressed import CORPUS, ENOUGH_ROUNDS, STSB, TITLES, Measurements, machine_text
 from stages.reporting.labels import number, title
-from stages.reporting.markdown import DASH, Footnotes, markdown_table
+from stages.reporting.markdown import DASH, Footnotes, section
 from stages.reporting.published import NAMES, PAPER, REPRODUCTION, PublishedRow
 from stages.reporting.summary import TEACHER
 
@@ -19,12 +19,9 @@ STSB_PAIRS = 1500  # of the dev set that the paper timed
 
 def render(found: Measurements) -> str:
     """Write the sections of tables.md about compression."""
-    return "\n\n".join([_sizes(found), _speeds(found), _teacher_speed(found), _quality(found), *_tasks(found)])
-
-
-def _section(heading: str, note: str, header: list[str], rows: list[list[str]], notes: Footnotes) -> str:
-    parts = [f"### {heading}", note, markdown_table(header, rows), notes.text()]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(
+        [_sizes(found), _speeds(found), _teacher_speed(found), _quality(found), *onnx_tables.render(found)]
+    )
 
 
 def _variants(figures: Callable[[str, Row], dict[str, float]], note: str = "") -> list[PublishedRow]:
@@ -58,7 +55,7 @@ def _sizes(found: Measurements) -> str:
         f"Pruned: {found.prune['method']}, amount {found.prune['amount']:g}. Zeros: of the Linear weights without the "
         "vocabulary projection, which is the embedding's matrix. Compressed as a download is (DEFLATE)."
     )
-    return _section("Size", note, ["Variant", *columns], rows, notes)
+    return section("Size", note, ["Variant", *columns], rows, notes)
 
 
 def _speeds(found: Measurements) -> str:
@@ -78,7 +75,7 @@ def _speeds(found: Measurements) -> str:
     absolute = ("first inference ms", "rows/s", "peak MiB") if found.published_size else ()
     beside = Beside(columns, ours, TITLES.__getitem__, absolute, (FASTER,), {FASTER: "x"})
     rows += beside.lines(_published_speeds(), notes)
-    return _section("Speed and memory", _speed_note(found), ["Variant", *columns], rows, notes)
+    return section("Speed and memory", _speed_note(found), ["Variant", *columns], rows, notes)
 
 
 def _published_speeds() -> list[PublishedRow]:
@@ -118,6 +115,7 @@ def _quality(found: Measurements) -> str:
     keys = {key: name for key, name in (LOSSES | ACCURACY).items() if any(key in row for row in found.quality.values())}
     change, points = "change of MLM loss, 95 % interval", "change of tokens right, points"
     notes, rows = Footnotes(), []
+    mark = notes.mark("held-out text", found.notes[CORPUS])
     for name, row in found.quality.items():
         cells = [number(row[key], 4) if key in row else DASH for key in keys]
         rows.append([TITLES[name], *cells, _change(row, "mlm_loss", 1, 4), _change(row, "accuracy", 100, 1)])
@@ -132,7 +130,7 @@ def _quality(found: Measurements) -> str:
     rows += Beside(columns, ours, TITLES.__getitem__, [LOSSES[key] for key in found.comparable_losses]).lines(
         theirs, notes
     )
-    return _section("Quality", _quality_note(found), ["Variant", *columns], rows, notes)
+    return section("Quality", _quality_note(found), ["Variant", *(name + mark for name in columns)], rows, notes)
 
 
 def _quality_note(found: Measurements) -> str:
@@ -151,25 +149,8 @@ def _change(row: Row, key: str, unit: float, digits: int) -> str:
     return f"{low:+z.{digits}f} to {high:+z.{digits}f}"
 
 
-def _tasks(found: Measurements) -> list[str]:
-    """Return the table of fine-tuned models run through ONNX Runtime, if any were exported."""
-    rows, notes = [], Footnotes()
-    for name, row in found.onnx.items():
-        if "scores" not in row:
-            continue
-        mark = notes.mark(name.partition("_")[0], row["note"])
-        agreement = f"{100 * row['agreement']:.1f} %" if "agreement" in row else DASH
-        change = f"{row['difference_low']:+.4f} to {row['difference_high']:+.4f}" if "difference" in row else DASH
-        scores = ", ".join(f"{key} {value:.4f}" for key, value in row["scores"].items())
-        rows.append([name.replace("_", " ") + mark, number(row["size_mb"], 2), scores, agreement, change])
-    if not rows:
-        return []
-    header = ["Model", "MiB", "scores", "equal answers", "95 % interval of the change"]
-    note = "Fine-tuned models on the whole dev set through ONNX Runtime; INT8 beside fp32 of the same model."
-    return [_section("Task models in ONNX Runtime", note, header, rows, notes)]
-
-
 SHARE = "of BERT's parameters"
+TIMED = ("Pairs", "Seconds", "Speed-up")
 
 
 def _teacher_speed(found: Measurements) -> str:
@@ -177,6 +158,7 @@ def _teacher_speed(found: Measurements) -> str:
     slowest = max((row["inference_seconds"] for row in found.speed.values()), default=0.0)
     largest = max((row["parameters"] for row in found.speed.values()), default=1)
     notes, rows, ours = Footnotes(), [], {}
+    mark = notes.mark(STSB, found.notes[STSB])
     for name, row in found.speed.items():
         seconds, share = row["inference_seconds"], row["parameters"] / largest
         cells = [f"{row['parameters']:,}", number(share, 2), f"{row['samples']:,}", number(seconds, 2)]
@@ -191,10 +173,10 @@ def _teacher_speed(found: Measurements) -> str:
         "One pass over the first pairs of STS-B, from text to score with a classification head, one at a time. Times "
         "of different machines do not compare, the speed-up does."
     )
-    return _section(
+    return section(
         "Speed of teacher and student",
         f"{note} {_machine(found)}",
-        ["Model", *columns],
+        ["Model", *(name + mark if name in TIMED else name for name in columns)],
         rows,
         notes,
     )
