@@ -99,12 +99,12 @@ def draw(
         function([folder / f"{name}.png", vector])
         made.append(page.Figure(name, caption, data, vector))
 
+    over = ": medians over the fine-tuning seeds (dots)" if len(results.seeds) > 1 else ""
     add(
         "tasks",
         lambda paths: score_figures.tasks(results, standings, paths),
         "data/eval/{glue,imdb,squad}/*/*/*/result.json",
-        "Scores on every task: medians over the fine-tuning seeds; lines: 95 % intervals over the dev rows; dots: "
-        "seeds, where there are several.",
+        f"Scores on every task{over}; lines: 95 % intervals over the dev rows.",
     )
     add(
         "losses",
@@ -116,7 +116,7 @@ def draw(
         "pareto",
         lambda paths: figures.pareto(measurements, paths),
         "metrics/compression/*.json, metrics/quality/*.json",
-        "Size, latency and loss of the student's variants; thick rings: nothing else is as good in all three.",
+        "Size, latency and loss of the student's variants.",
     )
     add(
         "latency",

@@ -144,9 +144,9 @@ def test_every_question_is_answered_and_the_headline_says_of_how_many_seeds(
         assert question.split("</h3>")[1].strip().startswith("<p><strong>"), question  # a verdict comes first
     assert "On a phone it was not measured" not in text
     assert "on a phone it was not measured" in text
-    assert "3 fine-tuning seeds; 95 % interval" in text
+    assert "3 fine-tuning seeds; 95\u00a0% interval" in text
     values["seeds"] = [1]
-    assert "one fine-tuning seed; 95 % interval" in page(values, project)
+    assert "one fine-tuning seed; 95\u00a0% interval" in page(values, project)
 
 
 def test_cautions_stand_on_the_page_and_above_the_tables(values: dict[str, Any], project: Path) -> None:
@@ -218,6 +218,7 @@ addEventListener("load", () => {
       content: page.documentElement.scrollWidth,
       tables: page.querySelectorAll("table").length,
       figures: [...page.querySelectorAll("figure svg, figure img")].filter(visible).length,
+      cramped: [...page.querySelectorAll("th, td")].filter(cell => cell.scrollWidth > cell.clientWidth + 1).length,
       broken: [...page.images].filter(image => !image.naturalWidth).length,
       ink: getComputedStyle(page.body).color,
       paper: getComputedStyle(page.body).backgroundColor,
@@ -257,6 +258,7 @@ def test_a_browser_shows_all_of_it_at_both_widths_in_light_and_dark(
         assert frame["content"] <= frame["width"], "the page is wider than its window"
         assert frame["figures"] == len(FIGURES) + dark
         assert frame["broken"] == 0
+        assert frame["cramped"] == 0, "text of a cell reaches into the next one"
         assert frame["tables"] == len(read(text).tables)
         ink, paper = brightness(frame["ink"]), brightness(frame["paper"])
         assert (ink > 0.8 and paper < 0.2) if dark else (ink < 0.2 and paper > 0.8)

@@ -36,7 +36,11 @@ def pareto(found: Measurements, paths: Sequence[Path]) -> None:
             )  # fmt: skip
         _annotate(axes, {TITLES[name]: (one[0], one[1]) for name, one in points.items()})
         figure.colorbar(drawn, label="MLM loss (lower is better)")
-        axes.set(xlabel="size on disk, MiB", ylabel=f"latency at {length} tokens, ms (median)", ylim=(0, None))
+        axes.set(
+            xlabel="size on disk, MiB",
+            ylabel=f"latency at {length} tokens, ms (median)",
+            ylim=(0, 1.08 * max(one[1] for one in points.values())),
+        )
         axes.set_xlim(0, 1.3 * max(one[0] for one in points.values()))
         title = "Size, latency and loss; thick rings: nothing else is as good in all three;"
         axes.set_title(f"{title}\nof marks that coincide the better one lies on top", fontsize=10)
@@ -69,7 +73,7 @@ def _annotate(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
             groups.append((point, [label]))
     for point, labels in groups:
         axes.annotate(
-            "\n".join(reversed(labels)), point, xytext=(9, 0), textcoords="offset points", va="center", fontsize=9
+            "\n".join(reversed(labels)), point, xytext=(12, 0), textcoords="offset points", va="center", fontsize=9
         )
 
 
@@ -79,18 +83,19 @@ def latency(found: Measurements, paths: Sequence[Path]) -> None:
     Colour tells the runtime, a dashed line INT8, an open marker the pruned model.
     """
     with saved(paths, SIZE, "constrained") as figure:
-        axes = figure.subplots()
+        axes, handles = figure.subplots(), []
         for name, row in found.compression.items():
             lengths = [int(length) for length in row["latency_ms"]]
             middle = [values["p50"] for values in row["latency_ms"].values()]
             upper = [values["p90"] - values["p50"] for values in row["latency_ms"].values()]
             runtime = "onnx" if name.startswith("onnx") else "torch"
-            axes.errorbar(
-                lengths, middle, yerr=[[0.0] * len(upper), upper], label=TITLES[name], capsize=3,
+            bars = axes.errorbar(
+                lengths, middle, yerr=[[0.0] * len(upper), upper], capsize=3,
                 marker=MARKERS[runtime], color=COLOURS[runtime],
                 linestyle="--" if name.endswith(("int8", "quantized", "combined")) else "-",
                 markerfacecolor=PAPER if "pruned" in name or name == "combined" else COLOURS[runtime],
             )  # fmt: skip
+            handles.append(bars[0])  # the legend needs no bars
         axes.set(xlabel="tokens", ylabel="latency, ms (median; bar to the 90th percentile)", ylim=(0, None))
         axes.set_xticks(lengths)
-        axes.legend(fontsize=9)
+        axes.legend(handles, [TITLES[name] for name in found.compression], fontsize=9, handlelength=3.5)
