@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -186,7 +186,8 @@ def _perform(job: Job, tell: Callable[[str], None]) -> Result:
         if inputs and job.remote:
             runs.patiently(repo, lambda: repo.pull(targets=inputs, force=True))
         elif inputs:
-            repo.checkout(targets=inputs, force=True)
+            assert job.lock
+            _check_out(repo, job.lock, inputs)
         if differing := _differing(repo, job):
             return Result("unfit", f"{', '.join(differing)}: neither in git nor in DVC, so that workers lack it")
         tell(COMPUTES)
@@ -196,6 +197,19 @@ def _perform(job: Job, tell: Callable[[str], None]) -> Result:
             (stage,) = repo.stage.collect(job.stage)
             runs.patiently(repo, lambda: runs.push(repo, stage))
     return Result("done")
+
+
+def _check_out(repo: Any, lock: str, inputs: Sequence[str]) -> None:
+    """Bring outputs of the stages that `lock` names, as `dvc checkout` does after it has read all stages there are."""
+    from dvc.dvcfile import PROJECT_FILE, load_file
+    from ruamel.yaml import YAML
+
+    stages = load_file(repo, PROJECT_FILE).stages
+    for name in YAML(typ="safe").load(lock)["stages"]:
+        for out in stages[name].outs:
+            if out.def_path in inputs:
+                with repo.lock:
+                    out.checkout(force=True)
 
 
 def _differing(repo: Any, job: Job) -> list[str]:
