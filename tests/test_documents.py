@@ -62,6 +62,7 @@ NOT_RUN = {
     "dvc gc --workspace": "asks before it deletes",
     "export RAY_AUTH_MODE=token": "needs a Ray cluster; test_two_hosts.py starts one with a token",
     "ray start": "needs a Ray cluster; test_two_hosts.py starts one",
+    "python benchmarks/simulated_cluster.py": "measures for minutes; test_cluster.py runs what it starts",
     "torchrun --nnodes 2": "needs two machines with GPUs; test_processes.py runs two processes",
 }
 PLACEHOLDER = re.compile(r"<[^<>]+>|\.\.\.")
