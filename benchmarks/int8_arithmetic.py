@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 from onnxruntime import InferenceSession
-from published_size import random_model
+from published_size import SMOOTHING, random_model
 from turns import machine
 
 from stages.deployment.export import MLM_OUTPUTS
@@ -26,7 +26,6 @@ from stages.deployment.session import open_session
 from stages.deployment.smoothing import Calibration
 from stages.deployment.verification import Difference, run
 
-SMOOTHING = 0.6  # the default profile's
 CALIBRATION_ROWS = 16
 
 
@@ -64,14 +63,10 @@ def with_exact_products(graph: ModelProto) -> ModelProto:
             nodes.append(node)
             continue
         output = node.output[0]
-        wide = [f"{output}_wide_{place}" for place in range(len(node.input))]
+        states, weights, zero_point = wide = [f"{output}_wide_{place}" for place in range(3)]
         for source, target in zip(node.input, wide, strict=True):
             nodes.append(helper.make_node("Cast", [source], [target], to=TensorProto.DOUBLE))
-        states, weights, *zero_points = wide
-        nodes.append(helper.make_node("Sub", [states, zero_points[0]], [f"{output}_states"]))
-        if len(zero_points) > 1:
-            nodes.append(helper.make_node("Sub", [weights, zero_points[1]], [f"{output}_weights"]))
-            weights = f"{output}_weights"
+        nodes.append(helper.make_node("Sub", [states, zero_point], [f"{output}_states"]))
         nodes.append(helper.make_node("MatMul", [f"{output}_states", weights], [f"{output}_sums"]))
         nodes.append(helper.make_node("Cast", [f"{output}_sums"], [output], to=TensorProto.INT32))
     graph.graph.ClearField("node")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from published_size import parser, random_model, token_row
+from published_size import SMOOTHING, parser, random_model, token_row
 from transformers import DistilBertForMaskedLM, PreTrainedModel
 from transformers.utils import logging
 from turns import MIB, Measured, by_turns, machine
@@ -29,7 +29,6 @@ from stages.deployment.smoothing import Calibration
 WARMUP = 2
 MODELS = ("whole", "structured", "vocabulary")
 EXPORTED = ("whole", "structured")
-SMOOTHING = 0.6  # the default profile's, since the graph has a product more for each activation that is smoothed
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ def main() -> None:
     from stages.compression.loading import load_masked_lm
     from stages.deployment.masked_lm import export_masked_lm
     from stages.deployment.tasks import data_folder, export_task
+    from stages.finetuning.tasks import file_prefix
     from stages.runtime import configure
 
     configure(params.hardware)
@@ -43,11 +44,6 @@ def main() -> None:
         onnx_card(MODELS, shown, CHECKPOINTS["baseline"], trained_on).write(models)
         for name, figures in found.items():
             write_json(metrics / f"{name}.json", figures)
-
-
-def file_prefix(task: str) -> str:
-    """Name of a task in file names: `sst2` for SST-2."""
-    return task.lower().replace("-", "")
 
 
 if __name__ == "__main__":

@@ -397,9 +397,6 @@ class Params(Section):
         for name, folder in self.models.items():
             if folder != f"models/{name}":  # a cell's dependency can name the row, not what stands behind it
                 raise ValueError(f"models.{name} is {folder}, but a checkpoint lies in models/<name>: models/{name}")
-        if self.distill.effective_batch_size % self.batch_size:
-            effective = self.distill.effective_batch_size
-            raise ValueError(f"distill.effective_batch_size {effective} is no multiple of batch_size {self.batch_size}")
         return self
 
     @model_validator(mode="after")
@@ -410,9 +407,9 @@ class Params(Section):
                 raise ValueError(f"resources.{stage}.processes: this stage has but one process; allowed for {allowed}")
         processes, effective = self.resources_of("distill").processes or 1, self.distill.effective_batch_size
         if effective % (self.batch_size * processes):
+            share = f" times {processes} processes (resources.distill)" if processes > 1 else ""
             raise ValueError(
-                f"distill.effective_batch_size {effective} is no multiple of batch_size {self.batch_size} times "
-                f"{processes} processes (resources.distill)"
+                f"distill.effective_batch_size {effective} is no multiple of batch_size {self.batch_size}{share}"
             )
         return self
 

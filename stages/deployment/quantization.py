@@ -46,10 +46,10 @@ def quantize(model: ModelProto) -> ModelProto:
         if node.op_type == "Transpose" and node.input[0] in tables
     }
     for name in sorted(tables):
-        _store(result, name, *quantized_rows(numpy_helper.to_array(known[name]), pairs=name in transposed.values()))
+        _store(result, known[name], *quantized_rows(numpy_helper.to_array(known[name]), name in transposed.values()))
     for name in sorted(weights):
         columns, scales = quantized_rows(numpy_helper.to_array(known[name]).T)
-        _store(result, name, np.ascontiguousarray(columns.T), scales)
+        _store(result, known[name], np.ascontiguousarray(columns.T), scales)
     result.graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), LAST_AXIS))
     nodes = [*_rewritten(result.graph.node, tables, weights, transposed)]
     result.graph.ClearField("node")
@@ -74,9 +74,10 @@ def quantized_rows(table: NDArray[np.float32], pairs: bool = True) -> tuple[NDAr
     return np.rint(table / scales[:, None]).astype(np.int8), scales
 
 
-def _store(model: ModelProto, name: str, values: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+def _store(model: ModelProto, matrix: TensorProto, values: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
     """Put int8 values and scales in place of a float32 matrix."""
-    model.graph.initializer.remove(initializers(model)[name])
+    name = matrix.name
+    model.graph.initializer.remove(matrix)
     model.graph.initializer.append(numpy_helper.from_array(values, _values(name)))
     model.graph.initializer.append(numpy_helper.from_array(scales, _scales(name)))
 

@@ -14,6 +14,7 @@ from typing import Any
 from stages.artifacts import digest, read_json, write_json
 
 CHECKPOINTS = Path(".cache/checkpoints")
+LOCK = "lock"
 COMPLETE = "complete.json"  # written last, so a checkpoint without it was cut short
 ABANDONED_DAYS = 7  # until then a short run of other settings spares what a long one resumes from
 
@@ -48,7 +49,7 @@ class Checkpoints:
 
     @property
     def _lock(self) -> Path:
-        return self.folder / "lock"
+        return self.folder / LOCK
 
     def latest(self) -> Path | None:
         """Return the newest complete checkpoint, if any; those cut short are removed."""
@@ -84,7 +85,7 @@ class Checkpoints:
 
 def _remove(folder: Path) -> None:
     """Remove the checkpoints of a training, unless a run holds them."""
-    path = folder / "lock"
+    path = folder / LOCK
     if not path.is_file():
         shutil.rmtree(folder, ignore_errors=True)
         return

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from stages.finetuning.tasks import file_prefix
 from stages.reporting.cells import TASK_ORDER
 from stages.reporting.compressed import CORPUS, Measurements
 from stages.reporting.labels import number, percent
@@ -10,7 +11,7 @@ from stages.reporting.markdown import DASH, Footnotes, section
 
 Row = Mapping[str, Any]
 STUDENT = "distilbert"
-PREFIXES = {STUDENT: "student", **{task.lower().replace("-", ""): task for task in TASK_ORDER}}  # of file names
+PREFIXES = {STUDENT: "student", **{file_prefix(task): task for task in TASK_ORDER}}  # of file names
 CHECKPOINTS = {"baseline": "", "pruned": ", pruned"}
 TORCH = {f"{STUDENT}_baseline": "quantized", f"{STUDENT}_pruned": "combined"}  # the same model in PyTorch's INT8
 RUNTIMES = ("ONNX", "PyTorch")
