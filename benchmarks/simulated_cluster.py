@@ -52,7 +52,7 @@ def graph() -> tuple[dict[str, float], dict[str, list[str]]]:
     for model, share in MODELS.items():
         for task, length in TASKS.items():
             for seed in SEEDS:
-                cell = f"{model}-{task}-{seed}"
+                cell = f"cell@{model}-{task}-{seed}"
                 minutes[cell], needs[cell] = share * length, ["teacher" if model == "bert" else "distill", "download"]
     needs["report"], minutes["report"] = list(minutes), OTHERS["report"]
     return minutes, needs
@@ -67,15 +67,21 @@ def bound(seconds: dict[str, float], needs: dict[str, list[str]], jobs: int) -> 
 
 
 def lay_out(folder: Path, seconds: dict[str, float], needs: dict[str, list[str]]) -> None:
-    """Write a repository whose stages sleep and write a line."""
-    stages = {
-        stage: {
-            "cmd": f"sleep {length:.2f} && mkdir -p out && echo {stage} > out/{stage}",
-            "deps": [*(f"code/{number}" for number in range(MODULES)), *(f"out/{needed}" for needed in needs[stage])],
-            "outs": [f"out/{stage}"],
-        }
-        for stage, length in seconds.items()
+    """Write a repository whose stages sleep and write a line; its cells are one definition, as the pipeline's are."""
+    modules = [f"code/{number}" for number in range(MODULES)]
+
+    def stage(name: str, length: str, needed: list[str]) -> dict[str, object]:
+        command = f"sleep {length} && mkdir -p out && echo {name} > out/{name}"
+        return {"cmd": command, "deps": [*modules, *(f"out/{one}" for one in needed)], "outs": [f"out/{name}"]}
+
+    cells = {
+        name.partition("@")[2]: {"seconds": f"{seconds[name]:.2f}", "model": needs[name][0]}
+        for name in needs
+        if "@" in name
     }
+    stages = {name: stage(name, f"{seconds[name]:.2f}", needs[name]) for name in needs if "@" not in name}
+    every = stage("cell@${key}", "${item.seconds}", ["${item.model}", "download"])
+    stages["cell"] = {"foreach": cells, "do": every}
     (folder / "code").mkdir()
     for number in range(MODULES):
         (folder / f"code/{number}").write_text(f"module {number}\n")

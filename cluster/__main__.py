@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import joblib
+import psutil
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from rich.console import Console
@@ -33,13 +35,14 @@ FOLDER = Path(".dvc/tmp/cluster")
 LOGS = FOLDER / "logs"
 SECONDS = FOLDER / "seconds.json"
 EVALUATIONS = ("glue-eval", "imdb-eval", "squad-eval")  # which `finetune` describes
+STAGE_BYTES = 2 * 2**30  # of memory for an evaluation; the default's takes 1.3 GB
 LOG_LINES = 15  # of a failed stage, shown at the end
 
 
 def main() -> None:
     """Run the stages that the command line names, or all, and leave with status 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m cluster", description="`dvc repro`, several stages at once.")
-    parser.add_argument("--jobs", type=int, default=0, help="evaluations at once on this machine")
+    parser.add_argument("--jobs", type=int, default=0, help="evaluations at once (default: as many as fit here)")
     parser.add_argument("--address", default=None, help="of a running Ray cluster: ray://host:10001, host:6379 or auto")
     parser.add_argument("targets", nargs="*", help="stages, with what they need (default: all)")
     arguments = parser.parse_args()
@@ -67,15 +70,15 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int, address: str | 
 
             def job(stage: str) -> Job:
                 log = Path(repo.root_dir) / LOGS / f"{stage}.log"
-                lock = pipeline.lock_for(stage)
-                return Job(stage, "", str(log), lock, tuple(pipeline.inputs(stage)), pipeline.expected(stage))
+                files = dict(zip(("dvc.yaml", "dvc.lock"), pipeline.alone(stage), strict=True))
+                return Job(stage, "", str(log), files, tuple(pipeline.inputs(stage)), pipeline.expected(stage))
 
             def resources(stage: str) -> StageResources:
                 found = params.resources_of(stage)
                 return found.model_copy(update={"cpus": found.cpus or threads(stage, params)})
 
             usual = params.finetune.threads or params.hardware.threads
-            cpus = max(params.hardware.threads, (jobs or max(1, (os.cpu_count() or 1) // usual)) * usual)
+            cpus = max(params.hardware.threads, (jobs or fitting(usual)) * usual)
             workers = RayWorkers(head, job, resources, address, cpus, usual)
             try:
                 with Display(Console(), LOGS) as display:
@@ -88,9 +91,17 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int, address: str | 
         raise UserError(" ".join(str(error).split())) from error
     except ConnectionError as error:
         hint = "is it there, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its machines (docs/scaling.md)?"
+        if not address:
+            hint = "`make repro JOBS=1` runs one stage at a time, without Ray"
         raise UserError(f"{address or 'this machine'}: {' '.join(str(error).split())}; {hint}") from error
     except subprocess.CalledProcessError as error:
         raise UserError(f"{address or 'this machine'}: {' '.join(str(error).split())}") from error
+
+
+def fitting(threads: int) -> int:
+    """Return how many evaluations of so many threads this machine has the CPUs and the memory for."""
+    cpus: int = joblib.cpu_count()
+    return max(1, min(cpus // threads, psutil.virtual_memory().available // STAGE_BYTES))
 
 
 def read_seconds() -> dict[str, float]:

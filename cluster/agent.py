@@ -39,7 +39,7 @@ class Job:
     stage: str
     workspace: str
     log: str  # file for what it prints
-    lock: str | None = None  # text of dvc.lock that names its inputs; None: the workspace's own is right
+    files: dict[str, str] = field(default_factory=dict)  # text of dvc.yaml and dvc.lock, where not the workspace's own
     inputs: tuple[str, ...] = ()  # outputs of other stages
     expected: dict[str, str] = field(default_factory=dict)  # digests of what it reads, which must be the same here
     config: dict[str, Any] = field(default_factory=dict)  # of DVC, over the workspace's own
@@ -179,15 +179,14 @@ def _perform(job: Job, tell: Callable[[str], None]) -> Result:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    if job.lock:
-        Path("dvc.lock").write_text(job.lock, encoding="utf-8")
+    for name, text in job.files.items():
+        Path(name).write_text(text, encoding="utf-8")
     with Repo(job.workspace, config=job.config, _wait_for_lock=True) as repo:
         inputs = list(job.inputs)
         if inputs and job.remote:
             runs.patiently(repo, lambda: repo.pull(targets=inputs, force=True))
         elif inputs:
-            assert job.lock
-            _check_out(repo, job.lock, inputs)
+            _check_out(repo, inputs)
         if differing := _differing(repo, job):
             return Result("unfit", f"{', '.join(differing)}: neither in git nor in DVC, so that workers lack it")
         tell(COMPUTES)
@@ -199,14 +198,12 @@ def _perform(job: Job, tell: Callable[[str], None]) -> Result:
     return Result("done")
 
 
-def _check_out(repo: Any, lock: str, inputs: Sequence[str]) -> None:
-    """Bring outputs of the stages that `lock` names, as `dvc checkout` does after it has read all stages there are."""
+def _check_out(repo: Any, inputs: Sequence[str]) -> None:
+    """Bring outputs of other stages, as `dvc checkout` does after it has looked for them everywhere."""
     from dvc.dvcfile import PROJECT_FILE, load_file
-    from ruamel.yaml import YAML
 
-    stages = load_file(repo, PROJECT_FILE).stages
-    for name in YAML(typ="safe").load(lock)["stages"]:
-        for out in stages[name].outs:
+    for stage in load_file(repo, PROJECT_FILE).stages.values():
+        for out in stage.outs:
             if out.def_path in inputs:
                 with repo.lock:
                     out.checkout(force=True)

@@ -1,5 +1,6 @@
 """The live table of a run, and the lines that stand for it where nobody watches a terminal."""
 
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from cluster.scheduler import FINISHED, Board, Progress, State
 
+LAST_BYTES = 1000  # of a log, in which its last line is looked for
 COLOURS = {
     State.RUNNING: "cyan",
     State.FAILED: "red",
@@ -68,20 +70,35 @@ class Display:
     def _table(self, board: Board) -> Table:
         counts = Counter(progress.state for progress in board.stages.values())
         finished = sum(counts[state] for state in FINISHED)
-        table = Table(box=None, pad_edge=False, title_justify="left", title_style="bold", caption_justify="left")
+        table = Table(
+            box=None, pad_edge=False, expand=True, title_justify="left", title_style="bold", caption_justify="left"
+        )
         table.title = f"{finished} of {len(board.stages)} stages, {_clock(time.monotonic() - self._started)}"
-        table.add_column("running", min_width=56)
+        table.add_column("running", no_wrap=True)
         table.add_column("for", justify="right")
+        table.add_column("printed last", no_wrap=True, style="dim", ratio=1)
         now = time.monotonic()
         for stage in board.named(State.RUNNING):
             started = board.stages[stage].started
-            table.add_row(stage, _clock(now - (now if started is None else started)), style=COLOURS[State.RUNNING])
+            name = Text(stage, style=COLOURS[State.RUNNING])
+            table.add_row(name, _clock(now - (now if started is None else started)), last_line(self._logs, stage))
         counts[State.WAITING] += counts[State.HANDED_ON]
         rest = [
             f"{counts[state]} {state.value}" for state in (State.WAITING, State.FAILED, State.SKIPPED) if counts[state]
         ]
         table.caption = f"{', '.join(rest) or 'nothing waits'}; what they print: {self._logs}/<stage>.log"
         return table
+
+
+def last_line(logs: Path, stage: str) -> Text:
+    """Return what the stage printed last, as far as this machine has it: nothing yet of one that runs on another."""
+    try:
+        with (logs / f"{stage}.log").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LAST_BYTES))
+            lines = log.read().decode("utf-8", errors="replace").replace("\r", "\n").split("\n")
+    except FileNotFoundError:
+        return Text()
+    return Text(next((line.strip() for line in reversed(lines) if line.strip()), ""))
 
 
 def _clock(seconds: float) -> str:

@@ -118,7 +118,10 @@ class RayWorkers:
         untyped: Any = ray
         alone = {"address": "local", "num_cpus": self._cpus, "include_dashboard": False}
         how = {"address": self._address} if self._address else alone
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **how)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **how)
+        except RuntimeError as error:
+            raise ConnectionError(f"Ray does not start: {_first_line(error)}") from error
         untyped.cloudpickle.register_pickle_by_value(workspace)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would leave its processes behind
         self._ray = ray
@@ -148,7 +151,7 @@ class RayWorkers:
     def _run_here(self, job: Job, seconds: float | None) -> Outcome:
         if self._agent is None or not self._agent.alive:
             self._agent = Agent(Path(self._head.root), owned=False)
-        local = asdict(job) | {"workspace": self._head.root, "lock": None, "inputs": (), "expected": {}}
+        local = asdict(job) | {"workspace": self._head.root, "files": {}, "inputs": (), "expected": {}}
         self._begun_here.append(job.stage)
         result = self._agent.run(local, seconds)
         return Outcome(job.stage, End(result.end), result.message)
