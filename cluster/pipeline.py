@@ -129,15 +129,20 @@ class DvcPipeline:
         self._written = time.monotonic()
 
     def alone(self, stage: str) -> tuple[str, str]:
-        """Return texts of a `dvc.yaml` and a `dvc.lock` that name the stage and what it needs, which is soon read.
+        """Return texts of a `dvc.yaml` and a `dvc.lock` that name the stage and the outputs of those that it needs.
 
         DVC reads all stages there are several times to run one of them: a second of CPU time where there are a hundred.
         """
+
+        def made(entry: Mapping[str, Any]) -> dict[str, Any]:
+            return {key: value for key, value in entry.items() if key not in ("deps", "params")}
+
         stages: dict[str, Any] = {}
         locked: dict[str, Any] = {}
         for number, needed in enumerate(sorted(self.upstream[stage])):
-            (stages[f"needed {number}"],) = to_pipeline_file(self._stages[needed]).values()
-            locked[f"needed {number}"] = to_single_stage_lockfile(self._stages[needed])
+            (entry,) = to_pipeline_file(self._stages[needed]).values()
+            stages[f"needed {number}"] = made(entry)
+            locked[f"needed {number}"] = made(to_single_stage_lockfile(self._stages[needed]))
         group, member = split_group_name(stage)
         (own,) = to_pipeline_file(self._stages[stage]).values()
         stages[group] = {"foreach": [member], "do": own} if member else own
