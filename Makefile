@@ -53,10 +53,10 @@ $(VENV)/.cluster: $(VENV)/.base
 
 setup: $(VENV)/.base  ## install what the pipeline needs into .venv
 
-ONE_BY_ONE := $(if $(ADDRESS),,$(filter 1,$(JOBS)))
-repro: $(VENV)/$(if $(ONE_BY_ONE),.base,.cluster)  ## run the pipeline (TARGETS="…": a part; JOBS=1: one stage at a time) and print BERT beside DistilBERT
+PARALLEL := $(JOBS)$(ADDRESS)
+repro: $(VENV)/$(if $(PARALLEL),.cluster,.base)  ## run the pipeline (TARGETS="…" for a part, JOBS=4 stages at once) and print BERT beside DistilBERT
 	@python -m stages.preflight
-	$(if $(ONE_BY_ONE),dvc repro,@python -m cluster $(if $(JOBS),--jobs $(JOBS)) $(if $(ADDRESS),--address $(ADDRESS))) $(TARGETS)
+	$(if $(PARALLEL),@python -m cluster $(if $(JOBS),--jobs $(JOBS)) $(if $(ADDRESS),--address $(ADDRESS)),dvc repro) $(TARGETS)
 	@$(if $(TARGETS),,python -m stages.report --show)
 
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder

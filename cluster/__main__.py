@@ -5,6 +5,7 @@ import fcntl
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import joblib
-import psutil
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from rich.console import Console
@@ -35,19 +34,20 @@ FOLDER = Path(".dvc/tmp/cluster")
 LOGS = FOLDER / "logs"
 SECONDS = FOLDER / "seconds.json"
 EVALUATIONS = ("glue-eval", "imdb-eval", "squad-eval")  # which `finetune` describes
-STAGE_BYTES = 2 * 2**30  # of memory for an evaluation; the default's takes 1.3 GB
 LOG_LINES = 15  # of a failed stage, shown at the end
 
 
 def main() -> None:
     """Run the stages that the command line names, or all, and leave with status 1 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m cluster", description="`dvc repro`, several stages at once.")
-    parser.add_argument("--jobs", type=int, default=0, help="evaluations at once (default: as many as fit here)")
+    parser.add_argument("--jobs", type=int, help="evaluations at once on this machine")
     parser.add_argument("--address", default=None, help="of a running Ray cluster: ray://host:10001, host:6379 or auto")
     parser.add_argument("targets", nargs="*", help="stages, with what they need (default: all)")
     arguments = parser.parse_args()
-    if arguments.jobs < 0:
+    if arguments.jobs is not None and arguments.jobs < 1:
         raise UserError(f"JOBS={arguments.jobs}: a number of stages, at least 1")
+    if arguments.jobs and arguments.address:
+        raise UserError("JOBS counts stages on this machine, and with ADDRESS the cluster's CPUs do: leave one out")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as ctrl-C does
     with alone(FOLDER):
         board = reproduce(load_params(), arguments.targets, arguments.jobs, arguments.address)
@@ -60,7 +60,7 @@ def main() -> None:
         raise UserError(f"failed: {', '.join(failed)}{rest}; `make repro` carries on from here")
 
 
-def reproduce(params: Params, targets: Sequence[str], jobs: int, address: str | None) -> Board:
+def reproduce(params: Params, targets: Sequence[str], jobs: int | None, address: str | None) -> Board:
     """Bring the stages up to date; raises UserError where DVC or Ray cannot begin."""
     try:
         with Repo(_wait_for_lock=True) as repo:
@@ -70,7 +70,7 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int, address: str | 
 
             def job(stage: str) -> Job:
                 log = Path(repo.root_dir) / LOGS / f"{stage}.log"
-                files = dict(zip(("dvc.yaml", "dvc.lock"), pipeline.alone(stage), strict=True))
+                files = dict(zip(("dvc.yaml", "dvc.lock"), pipeline.reduced(stage), strict=True))
                 return Job(stage, "", str(log), files, tuple(pipeline.inputs(stage)), pipeline.expected(stage))
 
             def resources(stage: str) -> StageResources:
@@ -78,13 +78,16 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int, address: str | 
                 return found.model_copy(update={"cpus": found.cpus or threads(stage, params)})
 
             usual = params.finetune.threads or params.hardware.threads
-            cpus = max(params.hardware.threads, (jobs or fitting(usual)) * usual)
-            workers = RayWorkers(head, job, resources, address, cpus, usual)
+            cpus = max(params.hardware.threads, (jobs or max(1, (os.cpu_count() or 1) // usual)) * usual)
+            workers = RayWorkers(head, job, resources, address, cpus, resources(EVALUATIONS[0]))
             try:
                 with Display(Console(), LOGS) as display:
-                    board = schedule(pipeline, workers, display.show, seconds=read_seconds())
-                write_seconds(board)
-                return board
+
+                    def watch(board: Board) -> None:
+                        display.show(board)
+                        write_seconds(board)
+
+                    return schedule(pipeline, workers, watch, seconds=read_seconds())
             finally:
                 workers.close()
     except DvcException as error:
@@ -92,16 +95,12 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int, address: str | 
     except ConnectionError as error:
         hint = "is it there, and are RAY_AUTH_MODE and RAY_AUTH_TOKEN as on its machines (docs/scaling.md)?"
         if not address:
-            hint = "`make repro JOBS=1` runs one stage at a time, without Ray"
+            hint = "without JOBS, `make repro` takes one stage at a time and needs no Ray"
         raise UserError(f"{address or 'this machine'}: {' '.join(str(error).split())}; {hint}") from error
     except subprocess.CalledProcessError as error:
-        raise UserError(f"{address or 'this machine'}: {' '.join(str(error).split())}") from error
-
-
-def fitting(threads: int) -> int:
-    """Return how many evaluations of so many threads this machine has the CPUs and the memory for."""
-    cpus: int = joblib.cpu_count()
-    return max(1, min(cpus // threads, psutil.virtual_memory().available // STAGE_BYTES))
+        raise UserError(
+            f"{shlex.join(error.cmd)}: {' '.join(error.stderr.decode(errors='replace').split())}"
+        ) from error
 
 
 def read_seconds() -> dict[str, float]:
@@ -116,7 +115,9 @@ def read_seconds() -> dict[str, float]:
 def write_seconds(board: Board) -> None:
     """Keep what stages took, for the order of the next run."""
     took = {name: round(p.seconds, 1) for name, p in board.stages.items() if p.state is State.DONE and p.seconds}
-    write_json(SECONDS, read_seconds() | took)
+    known = read_seconds()
+    if known != known | took:
+        write_json(SECONDS, known | took)
 
 
 def threads(stage: str, params: Params) -> int:

@@ -202,11 +202,15 @@ def _check_out(repo: Any, inputs: Sequence[str]) -> None:
     """Bring outputs of other stages, as `dvc checkout` does after it has looked for them everywhere."""
     from dvc.dvcfile import PROJECT_FILE, load_file
 
+    elsewhere = set(inputs)
     for stage in load_file(repo, PROJECT_FILE).stages.values():
         for out in stage.outs:
-            if out.def_path in inputs:
+            if (path := os.path.relpath(out.fs_path, repo.root_dir)) in inputs:
+                elsewhere.remove(path)
                 with repo.lock:
                     out.checkout(force=True)
+    if elsewhere:  # in .dvc files
+        repo.checkout(targets=sorted(elsewhere), force=True)
 
 
 def _differing(repo: Any, job: Job) -> list[str]:

@@ -15,6 +15,7 @@ from dvc.exceptions import DvcException
 from dvc.parsing import split_group_name
 from dvc.repo import Repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
+from dvc.stage import PipelineStage
 from dvc.stage.serialize import to_pipeline_file, to_single_stage_lockfile
 
 from cluster import runs
@@ -128,7 +129,7 @@ class DvcPipeline:
             self._taken.clear()
         self._written = time.monotonic()
 
-    def alone(self, stage: str) -> tuple[str, str]:
+    def reduced(self, stage: str) -> tuple[str, str]:
         """Return texts of a `dvc.yaml` and a `dvc.lock` that name the stage and the outputs of those that it needs.
 
         DVC reads all stages there are several times to run one of them: a second of CPU time where there are a hundred.
@@ -139,15 +140,16 @@ class DvcPipeline:
 
         stages: dict[str, Any] = {}
         locked: dict[str, Any] = {}
-        for number, needed in enumerate(sorted(self.upstream[stage])):
-            (entry,) = to_pipeline_file(self._stages[needed]).values()
-            stages[f"needed {number}"] = made(entry)
-            locked[f"needed {number}"] = made(to_single_stage_lockfile(self._stages[needed]))
+        for number, name in enumerate(sorted(self.upstream[stage])):
+            if isinstance(needed := self._stages[name], PipelineStage):  # others are .dvc files, which git knows
+                (entry,) = to_pipeline_file(needed).values()
+                stages[f"needed {number}"] = made(entry)
+                locked[f"needed {number}"] = made(to_single_stage_lockfile(needed))
         group, member = split_group_name(stage)
         (own,) = to_pipeline_file(self._stages[stage]).values()
         stages[group] = {"foreach": [member], "do": own} if member else own
-        literal = json.dumps({"stages": stages}).replace("${", "\\\\${")  # DVC has filled in what was to be
-        return literal, json.dumps({"schema": "2.0", "stages": locked})
+        literal = json.dumps({"stages": stages}, ensure_ascii=False).replace("${", "\\\\${")  # DVC has filled all in
+        return literal, json.dumps({"schema": "2.0", "stages": locked}, ensure_ascii=False)
 
     def _fetch(self, stage: Any) -> None:
         runs.patiently(self._repo, lambda: runs.fetch(self._repo, stage))
@@ -158,7 +160,7 @@ class DvcPipeline:
 
     def inputs(self, stage: str) -> list[str]:
         """List the outputs of other stages that a worker has to have, as paths in the workspace."""
-        return [out.def_path for out in self._needed(stage)]
+        return [os.path.relpath(out.fs_path, self._repo.root_dir) for out in self._needed(stage)]
 
     def _needed(self, stage: str) -> list[Any]:
         paths = [dep.fs_path for dep in self._stages[stage].deps]
@@ -172,8 +174,8 @@ class DvcPipeline:
 
 
 def _travels(stage: Any) -> bool:
-    """Whether DVC keeps runs of the stage: not without inputs, nor with an output neither cached nor a metric."""
-    kept = all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs)
+    """Whether DVC keeps runs of the stage: not without inputs, nor with an output that stays or is in no cache."""
+    kept = all((out.use_cache or out.is_metric or out.is_plot) and not out.persist for out in stage.outs)
     return bool(stage.deps and stage.outs) and kept and not stage.is_callback and not stage.always_changed
 
 

@@ -31,16 +31,18 @@ class RayWorkers:
         resources: Callable[[str], StageResources],
         address: str | None,
         cpus: int,
-        usual: float,
+        usual: StageResources,
     ) -> None:
         """`job` and `resources` describe a stage; without `address` this machine alone, with so many CPUs to give.
 
-        `usual` is how many of them the many short stages take.
+        `usual` is what the many short stages take.
         """
         self._head, self._job, self._resources = head, job, resources
         self._address, self._cpus, self._usual = address, cpus, usual
         self._slots = 1  # stages that fit at once, about
-        self._largest = (0.0, 0.0)  # CPUs and GPUs of the machine that has most
+        self._machines: list[tuple[float, float]] = []  # CPUs and GPUs of each
+        self._held: list[str] = []  # stages that wait until they have this machine to themselves
+        self._logs: dict[str, Path] = {}
         self._begun_here: list[str] = []
         self._ray: Any = None
         self._running: dict[Any, str] = {}
@@ -51,27 +53,41 @@ class RayWorkers:
     def room(self, handed_on: Sequence[str]) -> int:
         """Return how many more to hand on: no more than can run at once wait in Ray, which starts whatever fits.
 
-        None while one waits that is larger than most: others would take each CPU that becomes free before it.
+        None while one waits that is larger than most: others would take each CPU that becomes free before it. Nor while
+        one has this machine's workspace and all of its CPUs.
         """
-        if any(self._cpus_of(stage) > self._usual for stage in self._running.values() if stage in handed_on):
+        here = [*self._held, *self._here.values()]
+        if any(self._resources(stage).exclusive for stage in here):
+            return 0
+        waiting = [stage for stage in self._running.values() if stage in handed_on]
+        if any(self._share(stage)[0] > (self._usual.cpus or 1) for stage in waiting):
             return 0
         return max(0, self._slots - len(handed_on))
 
-    def _cpus_of(self, stage: str) -> float:
-        needs, (most, _) = self._resources(stage), self._largest
-        return most if needs.exclusive else min(needs.cpus or 1, most)
+    def _share(self, stage: str) -> tuple[float, float]:
+        """Return the CPUs and GPUs that the stage gets: what it asks for, or what the machine that fits best has."""
+        needs = self._resources(stage)
+        gpus = min(needs.gpus, max(gpus for _, gpus in self._machines))
+        most = max(cpus for cpus, there in self._machines if there >= gpus)
+        return most if needs.exclusive else min(needs.cpus or 1, most), gpus
 
     def submit(self, stage: str, here: bool) -> None:
         """Hand a stage on."""
+        if here and self._resources(stage).exclusive and self._running:
+            self._held.append(stage)
+            return
+        job = self._job(stage)
+        self._logs[stage] = Path(job.log)
+        self._logs[stage].unlink(missing_ok=True)  # of a former run
         if here:
-            self._here[self._pool.submit(self._run_here, self._job(stage), self._seconds(stage))] = stage
+            self._here[self._pool.submit(self._run_here, job, self._seconds(stage))] = stage
             return
         if self._ray is None:
             self._start()
-        gpus = min(self._resources(stage).gpus, self._largest[1])
-        task = self._task.options(name=stage, num_cpus=self._cpus_of(stage), num_gpus=gpus)
-        job = asdict(self._job(stage))
-        self._running[task.remote(job, self._head, self._archive, self._seconds(stage), self._register)] = stage
+        cpus, gpus = self._share(stage)
+        task = self._task.options(name=stage, num_cpus=cpus, num_gpus=gpus)
+        arguments = (asdict(job), self._head, self._archive, self._seconds(stage), self._register)
+        self._running[task.remote(*arguments)] = stage
 
     def begun(self) -> list[str]:
         """Return the stages that have begun since the last call."""
@@ -94,6 +110,8 @@ class RayWorkers:
         if self._running:
             ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
             ended += [self._ended(reference) for reference in ready]
+        if self._held and not self._running:
+            self.submit(self._held.pop(0), here=True)
         return ended
 
     def close(self) -> None:
@@ -120,8 +138,8 @@ class RayWorkers:
         how = {"address": self._address} if self._address else alone
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **how)
-        except RuntimeError as error:
-            raise ConnectionError(f"Ray does not start: {_first_line(error)}") from error
+        except Exception as error:  # Ray raises what it likes, even plain Exceptions
+            raise ConnectionError(f"Ray: {' '.join(str(error).split())}") from error
         untyped.cloudpickle.register_pickle_by_value(workspace)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would leave its processes behind
         self._ray = ray
@@ -129,8 +147,12 @@ class RayWorkers:
         self._register = untyped.remote(num_cpus=0, max_restarts=-1)(workspace.Register).remote()
         self._archive = ray.put(workspace.pack(Path(self._head.root)))
         nodes = [node["Resources"] for node in untyped.nodes() if node["Alive"]]
-        self._slots = max(1, int(sum(node.get("CPU", 0) for node in nodes) / self._usual))
-        self._largest = (max(node.get("CPU", 0) for node in nodes), max(node.get("GPU", 0) for node in nodes))
+        self._machines = [(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes]
+        cpus, gpus = (sum(counts) for counts in zip(*self._machines, strict=True))
+        slots = cpus / (self._usual.cpus or 1)
+        if gpus and self._usual.gpus:
+            slots = min(slots, gpus / self._usual.gpus)
+        self._slots = max(1, int(slots))
 
     def _ended(self, reference: Any) -> Outcome:
         stage = self._running.pop(reference)
@@ -139,9 +161,8 @@ class RayWorkers:
         except self._ray.exceptions.RayError as error:
             return Outcome(stage, End.LOST, f"its worker was lost: {_first_line(error)}")
         if log:
-            path = Path(self._job(stage).log)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(log)
+            self._logs[stage].parent.mkdir(parents=True, exist_ok=True)
+            self._logs[stage].write_bytes(log)
         return Outcome(stage, End(result["end"]), result["message"])
 
     def _seconds(self, stage: str) -> float | None:

@@ -41,7 +41,7 @@ def main() -> None:
         for name, checkpoint in CHECKPOINTS.items():
             shutil.copyfile(checkpoint / "tokenizer.json", models / f"tokenizer_{name}.json")
         shown = shown_parameters(params, "onnx_export", "finetune", "seed")
-        onnx_card(MODELS, shown, CHECKPOINTS["baseline"], trained_on).write(models)
+        onnx_card(MODELS, shown, CHECKPOINTS["baseline"], trained_on, found).write(models)
         for name, figures in found.items():
             write_json(metrics / f"{name}.json", figures)
 

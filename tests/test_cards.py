@@ -102,7 +102,10 @@ def test_descendants_keep_licence_origin_and_data(models: Path, tmp_path: Path) 
     )
     written(quantized_card(models / "combined", {}, models / "pruned"), models / "combined")
     squad = data_set(tmp_path / "squad", "SQuAD", source="hub", repository="rajpurkar/squad", revision="7b6d24c")
-    onnx = written(onnx_card(models / "onnx", {}, models / "distilbert", sources_of_data(squad)), models / "onnx")
+    measured = {"squad_baseline_int8": {"bytes": 5, "relative_error": 0.031, "scores": {"f1": 37.5}}}
+    card = onnx_card(models / "onnx", {}, models / "distilbert", sources_of_data(squad), measured)
+    assert "| squad_baseline_int8: f1 | 37.5000 |\n| squad_baseline_int8: relative_error | 0.0310 |" in str(card)
+    onnx = written(card, models / "onnx")
     assert lineage_of_folder(models / "combined") == lineage_of_folder(models / "distilbert")
     assert "import stages.compression" in (models / "combined/README.md").read_text()
     assert onnx.data.to_dict()["datasets"] == ["Salesforce/wikitext", "rajpurkar/squad"]

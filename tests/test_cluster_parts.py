@@ -1,11 +1,9 @@
-"""What a worker is told of its stage, what a person sees of a run, and how many stages `make repro` runs at once."""
+"""What a worker is told of its stage, and what a person sees of a run."""
 
 import io
-import os
 import shutil
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from dvc.repo import Repo
 from dvc.stage.serialize import to_pipeline_file, to_single_stage_lockfile
 from rich.console import Console
 
-from cluster import __main__ as command
 from cluster.display import Display
 from cluster.pipeline import DvcPipeline
 from cluster.scheduler import Board, State
@@ -36,7 +33,7 @@ def test_a_worker_reads_its_stage_as_the_whole_pipeline_has_it(tmp_path: Path, m
     assert set(pipeline.upstream) == set(stages)
     monkeypatch.chdir(alone)
     for name, stage in stages.items():
-        for file, text in zip(("dvc.yaml", "dvc.lock"), pipeline.alone(name), strict=True):
+        for file, text in zip(("dvc.yaml", "dvc.lock"), pipeline.reduced(name), strict=True):
             Path(file).write_text(text)
         with Repo() as repo:
             (read,) = repo.stage.collect(name)
@@ -71,7 +68,7 @@ stages:
         with Repo() as repo:
             (stage,) = repo.stage.collect(name)
             assert stage.cmd == expected
-        text, _ = DvcPipeline(Repo()).alone(name)
+        text, _ = DvcPipeline(Repo()).reduced(name)
         Path("dvc.yaml").write_text(text)
         with Repo() as repo:
             (stage,) = repo.stage.collect(name)
@@ -86,7 +83,7 @@ def test_the_table_shows_what_each_running_stage_printed_last(tmp_path: Path) ->
     for stage in ("distill", "teacher"):
         board.hand_on(stage)
         board.begin(stage, 0.0)
-    for width, shown in ((100, "distill 2/9: loss 6"), (32, "disti")):
+    for width, shown in ((100, "distill 2/9: loss 6"), (32, "distill 2/9")):
         stream = io.StringIO()
         with Display(Console(file=stream, force_terminal=True, width=width, color_system=None), tmp_path) as display:
             display.show(board)
@@ -97,46 +94,3 @@ def test_the_table_shows_what_each_running_stage_printed_last(tmp_path: Path) ->
         assert len(row) <= width
         assert "loaded" not in stream.getvalue()
         assert any(line.startswith("teacher ") for line in lines)  # which has printed nothing yet
-
-
-@pytest.mark.parametrize(
-    ("cpus", "gibibytes", "threads", "stages"),
-    [(8, 64, 1, 8), (8, 64, 2, 4), (8, 5, 1, 2), (1, 64, 2, 1), (2, 1, 1, 1)],
-)
-def test_as_many_stages_as_cpus_and_memory_allow(
-    monkeypatch: pytest.MonkeyPatch, cpus: int, gibibytes: int, threads: int, stages: int
-) -> None:
-    monkeypatch.setattr(command.joblib, "cpu_count", lambda: cpus)
-    monkeypatch.setattr(command.psutil, "virtual_memory", lambda: SimpleNamespace(available=gibibytes * 2**30))
-    assert command.fitting(threads) == stages
-
-
-@pytest.mark.parametrize(
-    ("options", "runs"),
-    [
-        ([], "python -m cluster"),
-        (["JOBS=4"], "python -m cluster --jobs 4"),
-        (["JOBS=1"], "dvc repro"),
-        (["ADDRESS=auto"], "python -m cluster --address auto"),
-        (["ADDRESS=auto", "JOBS=1"], "python -m cluster --jobs 1 --address auto"),
-        (["TARGETS=distill"], "python -m cluster distill"),
-        (["JOBS=1", "TARGETS=distill prune"], "dvc repro distill prune"),
-    ],
-)
-def test_make_repro_runs_stages_side_by_side_unless_told(tmp_path: Path, options: list[str], runs: str) -> None:
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    stamps = [".python", ".base", ".cluster"]
-    (tmp_path / ".venv").mkdir()
-    for name in (
-        "pyproject.toml",
-        "constraints.txt",
-        "requirements-minilm.txt",
-        *(f".venv/{stamp}" for stamp in stamps),
-    ):
-        (tmp_path / name).touch()
-    command = ["make", "--dry-run", "repro", *options]
-    environment = {name: value for name, value in os.environ.items() if name not in ("JOBS", "ADDRESS", "MAKEFLAGS")}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert runs in lines
-    assert ("python -m stages.report --show" in lines) == ("TARGETS" not in "".join(options))

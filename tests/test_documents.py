@@ -48,7 +48,6 @@ ELSEWHERE = {
     "make publish REPO=owner/name": "test_cards.py::test_make_publish_sends_only_if_asked",
     "make publish REPO=owner/name UPLOAD=1": "test_cards.py::test_make_publish_sends_only_if_asked",
     "make publish REPO=owner/name UPLOAD=1 PRIVATE=1": "test_cards.py::test_make_publish_sends_only_if_asked",
-    "make repro JOBS=1": "test_cluster_parts.py::test_make_repro_runs_stages_side_by_side_unless_told",
     "make repro JOBS=2": "test_cluster.py::test_it_ends_as_dvc_repro_does",
     "make repro JOBS=4": "test_cluster.py::test_it_ends_as_dvc_repro_does",
     "make repro ADDRESS=ray://head:10001": TWO_HOSTS,

@@ -15,6 +15,7 @@ from stages.params import Params
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 NAME = "README.md"
+SMALL = 1e-3  # below which four decimals would not tell a figure
 PLAIN_USE = """```python
 from transformers import pipeline
 
@@ -95,7 +96,7 @@ def shown_parameters(params: Params, *sections: str) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:,.4f}"
+        return f"{value:,.4f}" if value == 0 or abs(value) >= SMALL else f"{value:.1e}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

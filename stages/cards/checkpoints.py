@@ -13,6 +13,7 @@ PRUNED = {
     "structured": "of its FFN columns are removed",
     "vocabulary": "of its tokens are removed, from the tokenizer too",
 }
+ONNX_FIGURES = ("size_mb", "max_abs_difference", "relative_error", "top1_agreement", "agreement")
 ONNX_USE = """```python
 import onnxruntime
 from tokenizers import Tokenizer
@@ -104,19 +105,33 @@ def quantized_card(folder: Path, parameters: Mapping[str, Any], source: Path) ->
     )
 
 
-def onnx_card(folder: Path, parameters: Mapping[str, Any], student: Path, tasks: Iterable[Source]) -> Card:
-    """Describe the folder of ONNX files; `tasks` are the data that task models were fine-tuned on."""
+def onnx_card(
+    folder: Path,
+    parameters: Mapping[str, Any],
+    student: Path,
+    tasks: Iterable[Source],
+    metrics: Mapping[str, Mapping[str, Any]],
+) -> Card:
+    """Describe the folder of ONNX files; `tasks` are the data that task models were fine-tuned on.
+
+    `metrics` are the figures of each file, by its name without the ending.
+    """
     return Card(
         folder,
         "onnx-export",
-        "The student, the pruned student and task models of both for ONNX Runtime, in fp32 and INT8. "
-        "`metrics/onnx` has their scores and how far each is from PyTorch.",
+        "The student, the pruned student and task models of both for ONNX Runtime, in fp32 and INT8.",
         parameters,
         lineage_of_folder(student),
         list(tasks),
+        {f"{name}: {key}": value for name, row in metrics.items() for key, value in _shown(row).items()},
         usage=ONNX_USE,
         library="onnx",
     )
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the figures of an ONNX file that tell what it is worth, its scores first."""
+    return {**row.get("scores", {}), **{key: row[key] for key in ONNX_FIGURES if key in row}}
 
 
 def _millions(parameters: int) -> str:

@@ -1,6 +1,6 @@
 """Post-training dynamic INT8 of a checkpoint, and how far it is from the float one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,24 +61,25 @@ def quantize(model: PreTrainedModel, granularity: Literal["tensor", "channel"]) 
 def quantize_checkpoint(
     source: Source, target: Path, granularity: Literal["tensor", "channel"], card: Card
 ) -> dict[str, Any]:
-    """Quantize a model in place and write it with its tokenizer and card to `target`.
+    """Quantize a model in place and write it to `target`, with its tokenizer and the card, to which figures are added.
 
-    Returns its errors against the float model and the bytes of both files.
+    Returns these: its errors against the float model and the bytes of both files.
     """
     expected = _logits(source.model, source.ids)
     weight_error = quantize(source.model, granularity)
     with atomic_path(target) as temporary:
         source.model.save_pretrained(temporary)
         source.tokenizer.save_pretrained(temporary)
-        card.write(temporary)
-    logits = _logits(load_masked_lm(target), source.ids)
-    return {
-        "weight_error": weight_error,
-        "logit_error": float((logits - expected).norm() / expected.norm()),
-        "top1_agreement": float((logits.argmax(-1) == expected.argmax(-1)).float().mean()),
-        "bytes": (target / "model.safetensors").stat().st_size,
-        "float_bytes": (source.folder / "model.safetensors").stat().st_size,
-    }
+        logits = _logits(load_masked_lm(temporary), source.ids)
+        metrics = {
+            "weight_error": weight_error,
+            "logit_error": float((logits - expected).norm() / expected.norm()),
+            "top1_agreement": float((logits.argmax(-1) == expected.argmax(-1)).float().mean()),
+            "bytes": (temporary / "model.safetensors").stat().st_size,
+            "float_bytes": (source.folder / "model.safetensors").stat().st_size,
+        }
+        replace(card, figures=metrics).write(temporary)
+    return metrics
 
 
 @torch.no_grad()

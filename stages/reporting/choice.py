@@ -6,7 +6,7 @@ from stages.reporting.compressed import TITLES, Measurements
 from stages.reporting.figures import front, point
 from stages.reporting.labels import listed
 from stages.reporting.published import load_published
-from stages.reporting.verdicts import rounds_words
+from stages.reporting.verdicts import gain, rounds_words
 
 TOLERATED = 0.1  # of MLM loss: a perplexity 11 % higher
 TASKS = {"sst2": "SST-2", "squad": "SQuAD"}
@@ -27,12 +27,12 @@ def choice(found: Measurements) -> str:
 
 
 def choose(found: Measurements, candidates: Sequence[str]) -> str:
-    """Take the fastest; of those whose rounds overlap with it an ONNX file before others, then the smallest.
+    """Take the fastest; of those that are not shown to be slower an ONNX file before others, then the smallest.
 
     Then one whose loss is not shown to be higher, then one that is not pruned, which is the simpler to make.
     """
     fastest = min(candidates, key=found.latency)
-    equal = [name for name in candidates if found.same_speed(name, fastest)]
+    equal = [name for name in candidates if gain(found, name, fastest) is None]
     return min(
         equal,
         key=lambda name: (
@@ -75,7 +75,7 @@ def _are(names: Sequence[str]) -> str:
 
 def _reason(found: Measurements, chosen: str, best: Sequence[str]) -> str:
     change, interval = found.loss_change(chosen)
-    equal = [name for name in best if name != chosen and found.same_speed(name, chosen)]
+    equal = [name for name in best if name != chosen and gain(found, name, chosen) is None]
     if chosen == "baseline":
         loss = "It is the student itself."
     elif interval.holds(0.0):
@@ -84,9 +84,9 @@ def _reason(found: Measurements, chosen: str, best: Sequence[str]) -> str:
         loss = f"Its loss is {change:+.3f} ({interval.low:+.3f} to {interval.high:+.3f}) beside the student's."
     speed = f" In speed it cannot be told apart from {listed([TITLES[name] for name in equal])}." if equal else ""
     phone = (
-        " It is an ONNX file, which runs on a phone as it is."
+        " It is an ONNX file, which ONNX Runtime takes on a phone as it is."
         if chosen.startswith("onnx")
-        else f" It does not run on a phone as it is; *{TITLES[_phone(found, best)]}* does."
+        else f" A phone needs an ONNX file, such as *{TITLES[_phone(found, best)]}*."
     )
     return f"It is the fastest of these. {loss}{speed}{phone}"
 

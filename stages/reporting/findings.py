@@ -11,7 +11,7 @@ from stages.reporting.choice import choice
 from stages.reporting.compressed import Measurements
 from stages.reporting.compression_answers import gains, orthogonal
 from stages.reporting.devices import FIRST, MEASURED, faster
-from stages.reporting.labels import percent, percent_range, times
+from stages.reporting.labels import listed, percent, percent_range, times
 from stages.reporting.published import gains as published_gains
 from stages.reporting.published import load_published
 from stages.reporting.statistics import Interval
@@ -125,11 +125,12 @@ def _bottlenecks(found: Measurements) -> str:
     length = list(found.compression["onnx_baseline"]["latency_ms"])[-1]
     fp32, int8 = _uses(found, "onnx_baseline", length), _uses(found, SMALLEST, length)
     limits = ", ".join(f"{name} {limit:.0f} {unit}" for name, (limit, unit) in BUDGETS.items())
+    verdict = listed(_over(fp32)).capitalize() or f"None, {_worst(fp32)} comes nearest"
     still = "still " if _worst(int8) == _worst(fp32) else ""
     return (
-        f"**{_worst(fp32).capitalize()}**: of what an app is taken to afford ({limits}) the student in fp32 ONNX needs "
-        f"{_shares(fp32)}, for {length} tokens on this machine. In INT8 it is {still}{_worst(int8)}: {_shares(int8)}. "
-        f"{_growth(found)}\n\n{_published_bottleneck(_worst(fp32))}"
+        f"**{verdict}**: of what an app is taken to afford ({limits}) the student in fp32 ONNX needs {_shares(fp32)}, "
+        f"for {length} tokens on this machine. In INT8 most is {still}asked of {_worst(int8)}: {_shares(int8)}. "
+        f"{_growth(found)}\n\n{_published_bottleneck(found, fp32)}"
     )
 
 
@@ -142,6 +143,10 @@ def _uses(found: Measurements, name: str, length: str) -> dict[str, float]:
 
 def _worst(uses: Mapping[str, float]) -> str:
     return max(uses, key=lambda name: uses[name])
+
+
+def _over(uses: Mapping[str, float]) -> list[str]:
+    return [name for name, share in uses.items() if share > 1]
 
 
 def _shares(uses: Mapping[str, float]) -> str:
@@ -159,13 +164,14 @@ def _growth(found: Measurements) -> str:
     )
 
 
-def _published_bottleneck(ours: str) -> str:
+def _published_bottleneck(found: Measurements, ours: Mapping[str, float]) -> str:
     """Judge the published fp32 file by the same budgets; its memory on a device was not published."""
     row = load_published("reproduction")["android"][FIRST]
     uses = {"size": row["size_mb"] / BUDGETS["size"][0], "latency": row["p50_ms"] / BUDGETS["latency"][0]}
-    over = [name for name, share in uses.items() if share > 1]
     theirs = (
         f"Published, on an emulator: {row['size_mb']:.0f} MiB and {row['p50_ms']:.0f} ms in fp32, {_shares(uses)}, so "
-        f"that {' and '.join(over) or 'neither'} stood in the way"
+        f"that {listed(_over(uses)) or 'neither'} stood in the way"
     )
-    return f"{theirs}: ours {'agrees' if ours in over else 'differs'}, on another machine."
+    here = [name for name in _over(ours) if name in uses]
+    verdict = "ours agrees" if here == _over(uses) else f"here {listed(here) or 'neither'} does: ours contradicts it"
+    return f"{theirs}; {verdict}, on another machine{'' if found.published_size else ' and for a smaller model'}."
