@@ -90,6 +90,10 @@ remote: $(VENV)/.base  ## where checkpoints are kept: URL=s3://bucket/folder, ss
 		*://*) echo "error: URL=$(URL): expected s3://bucket/folder, ssh://host/folder or a folder" >&2; exit 1 ;; \
 	esac
 	$(if $(filter s3://% ssh://%,$(URL)),$(PIP) install --quiet -c constraints.txt --editable '.[remotes]')
+	@# settings in .dvc/config.local, such as an endpoint or credentials, are of the former place
+	@if [ "$$(dvc config remote.storage.url)" != "$(URL)" ] && dvc config --local --list | grep -q '^remote\.storage\.'; then \
+		dvc remote remove --local storage && echo "removed the former remote's settings from .dvc/config.local"; \
+	fi
 	dvc remote add --force --default storage "$(URL)"
 	@dvc remote modify storage verify true
 	@echo "commit .dvc/config to share it; credentials belong in .dvc/config.local (dvc remote modify --local)"

@@ -139,7 +139,7 @@ def tell(
     if any(row["status"] == devices.MEASURED for row in android.values()):
         caption = "Latency on Android devices: medians; bars reach to the 90th percentile."
         drawn = [*drawn, page.Figure("android", caption, "android/results/*.json", DEVICES)]
-    machine = measurements.summary["machine"]
+    machine, making = measurements.summary["machine"], measurements.making
     return page.Story(
         title="BERT and DistilBERT, side by side",
         facts={
@@ -147,6 +147,7 @@ def tell(
             "Teacher": results.teacher,
             "Models": ", ".join(results.models) or "none",
             "Fine-tuning seeds": ", ".join(map(str, results.seeds)),
+            "Training": f"precision {making.precision}, {making.threads} thread{'s' * (making.threads > 1)}",
             "Commit before the run": page.commit(),
             "Machine of the speeds": machine_text(machine),
             "Libraries": libraries_text(machine),

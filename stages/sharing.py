@@ -141,8 +141,8 @@ def pull() -> None:
 
 def push(repair: bool) -> None:
     """Send files and the run cache; with `repair` read what the remote has first, and replace what is damaged."""
-    if repair:
-        with opened() as (repo, store):
+    with opened() as (repo, store):  # which says in a line if it is away
+        if repair:
             _remove_damaged(repo, store)
     if subprocess.run(["dvc", "push", "--run-cache"], check=False).returncode:
         raise UserError("not all was sent; DVC says above why, and `make push` carries on from here")

@@ -199,7 +199,7 @@ def test_nothing_is_sent_unless_asked(
 
 
 def test_files_of_a_published_folder_are_named_without_ours(ready: Path) -> None:
-    written(onnx_card(ready / "onnx", {}, ready / "distilbert", ()), ready / "onnx")
+    written(onnx_card(ready / "onnx", {}, ready / "distilbert", (), {}), ready / "onnx")
     card = publish.prepare("onnx", "owner/name").card
     assert 'InferenceSession("distilbert_baseline_int8.onnx")' in card
     assert "models/onnx/" not in card.partition("```python")[2].partition("```")[0]

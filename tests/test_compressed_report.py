@@ -48,7 +48,7 @@ def test_sizes_and_speeds_stand_beside_the_first_variant(found: Measurements) ->
     assert row(text, "Size", "PyTorch, INT8") == ["PyTorch, INT8", "1,234,567", "10.0 %", "90.00", "0.90", "80.00"]
     speed = row(text, "Speed and memory", "ONNX, INT8")
     assert speed[1:] == ["55", "12.0", "2.7", "10.7", "21.3", "4.0 to 6.5", "11.7", "6.00x", "60.0", "6.00x", "200.0"]
-    assert "Linux x86_64; torch 2.13.0, onnxruntime 1.32.0. Each model in 3 fresh processes, " in text
+    assert "Linux x86_64; torch 2.13.0, onnxruntime 1.32.0. Each model in 4 fresh processes, " in text
     assert "Pruned: magnitude, amount 0.3." in text
 
 

@@ -10,44 +10,48 @@ from sklearn.metrics import matthews_corrcoef
 from stages.reporting.statistics import (
     Interval,
     accuracy,
-    fisher,
+    bootstrap,
     matthews,
-    matthews_bootstrap,
-    paired_bootstrap,
+    mean,
     pearson,
     quantiles,
     retention,
-    wilson,
 )
 
 
-@pytest.mark.parametrize(("score", "rows"), [(0.0, 10), (0.5, 100), (0.93, 872), (1.0, 71)])
-def test_wilson_equals_scipy(score, rows):
-    expected = stats.binomtest(round(score * rows), rows).proportion_ci(method="wilson")
-    exact = wilson(round(score * rows) / rows, rows)
-    assert (exact.low, exact.high) == pytest.approx((expected.low, expected.high))
+def interval(metric, labels, predictions):
+    """The 95 % interval of one seed's score."""
+    return quantiles(*bootstrap(metric, labels.astype(float), predictions[None].astype(float)))
 
 
-def test_fisher_equals_scipy():
+@pytest.mark.parametrize(("score", "rows"), [(0.5, 100), (0.73, 400), (0.93, 872)])
+def test_an_interval_of_accuracy_is_that_of_theory(score, rows):
+    right = np.arange(rows) < round(score * rows)
+    expected = stats.binomtest(int(right.sum()), rows).proportion_ci(method="wilson")
+    found = interval(accuracy, np.ones(rows), right)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
+    assert interval(mean, np.zeros(rows), right) == found  # of rows' scores, such as SQuAD's
+
+
+def test_an_interval_of_pearson_is_that_of_theory():
     generator = np.random.default_rng(0)
-    x = generator.normal(size=80)
-    y = x + generator.normal(size=80)
-    result = stats.pearsonr(x, y)
-    expected = result.confidence_interval()
-    interval = fisher(result.statistic, 80)
-    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    x = generator.normal(size=400)
+    y = x + generator.normal(size=400)
+    expected = stats.pearsonr(x, y).confidence_interval()
+    found = interval(pearson, x, y)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.floats(0.0, 1.0), st.integers(1, 100_000))
-def test_intervals_hold_their_score_and_stay_in_range(score, rows):
-    interval = wilson(score, rows)
-    assert 0.0 <= interval.low <= score + 1e-12
-    assert score - 1e-12 <= interval.high <= 1.0
-    correlation = 2 * score - 1
-    interval = fisher(correlation, rows)
-    assert -1.0 <= interval.low <= correlation + 1e-12
-    assert correlation - 1e-12 <= interval.high <= 1.0
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=50))
+def test_intervals_hold_their_score_and_stay_in_range(rows):
+    labels, predictions = np.array(rows).T
+    found = interval(accuracy, labels, predictions)
+    score = (labels == predictions).mean()
+    assert 0.0 <= found.low <= score + 1e-12
+    assert score - 1e-12 <= found.high <= 1.0
+    found = interval(matthews, labels, predictions)
+    assert -1.0 <= found.low <= found.high <= 1.0
 
 
 def simulated(generator, rows, accuracy):
@@ -63,14 +67,14 @@ def test_the_bootstrap_covers_the_true_correlation():
     covered = 0
     for seed in range(60):
         labels, predictions = simulated(np.random.default_rng(seed), 400, accuracy)
-        interval = matthews_bootstrap(labels, predictions[None])
-        covered += interval.low <= truth <= interval.high
+        found = interval(matthews, labels, predictions)
+        covered += found.low <= truth <= found.high
     assert covered >= 52  # of 60; 57 are expected
 
 
 def test_the_bootstrap_repeats_exactly_and_holds_the_score():
     labels, predictions = simulated(np.random.default_rng(1), 300, 0.75)
-    first, second = (matthews_bootstrap(labels, predictions[None]) for _ in range(2))
+    first, second = (interval(matthews, labels, predictions) for _ in range(2))
     assert first == second
     assert first.low < matthews_corrcoef(labels, predictions) < first.high
 
@@ -78,13 +82,13 @@ def test_the_bootstrap_repeats_exactly_and_holds_the_score():
 def test_the_bootstrap_takes_the_median_over_seeds():
     labels, good = simulated(np.random.default_rng(2), 300, 0.9)
     constant = np.ones_like(labels)
-    assert matthews_bootstrap(labels, np.stack([good, good, constant])) == matthews_bootstrap(labels, good[None])
+    seeds = np.stack([good, good, constant]).astype(float)
+    assert quantiles(*bootstrap(matthews, labels.astype(float), seeds)) == interval(matthews, labels, good)
 
 
 def test_a_constant_prediction_has_no_correlation():
     labels = np.array([0, 1, 1, 0])
-    interval = matthews_bootstrap(labels, np.ones((1, 4), dtype=np.int64))
-    assert (interval.low, interval.high) == (0.0, 0.0)
+    assert interval(matthews, labels, np.ones(4)) == Interval(0.0, 0.0)
 
 
 def test_retention():
@@ -94,7 +98,7 @@ def test_retention():
 
 
 def drawn(metric, labels, first, second):
-    return quantiles(np.subtract(*paired_bootstrap(metric, labels, first, second)))
+    return quantiles(np.subtract(*bootstrap(metric, labels, first, second)))
 
 
 def test_a_paired_interval_is_that_of_the_rows_differences():
@@ -102,9 +106,9 @@ def test_a_paired_interval_is_that_of_the_rows_differences():
     labels = generator.integers(0, 2, 500).astype(float)
     first, second = (np.where(generator.random(500) < right, labels, 1 - labels)[None] for right in (0.8, 0.7))
     changes = (first[0] == labels).astype(float) - (second[0] == labels)
-    interval, half = drawn(accuracy, labels, first, second), 1.96 * changes.std() / np.sqrt(500)
-    assert interval.low == pytest.approx(changes.mean() - half, abs=0.1 * half)
-    assert interval.high == pytest.approx(changes.mean() + half, abs=0.1 * half)
+    found, half = drawn(accuracy, labels, first, second), 1.96 * changes.std() / np.sqrt(500)
+    assert found.low == pytest.approx(changes.mean() - half, abs=0.1 * half)
+    assert found.high == pytest.approx(changes.mean() + half, abs=0.1 * half)
     assert drawn(accuracy, labels, first, first) == Interval(0.0, 0.0)
 
 
@@ -112,7 +116,7 @@ def test_pairing_tells_apart_what_single_intervals_cannot():
     labels = np.arange(400) % 2 * 1.0
     second = np.where(np.arange(400) < 280, labels, 1 - labels)
     first = np.where(np.arange(400) < 292, labels, 1 - labels)  # right wherever the second is, and on 12 rows more
-    assert wilson(0.73, 400).low < 0.7
+    assert interval(accuracy, labels, first).low < 0.7
     assert not drawn(accuracy, labels, first[None], second[None]).holds(0.0)
 
 

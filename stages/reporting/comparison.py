@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from stages.reporting.cells import Results
-from stages.reporting.labels import metric_name, number, percent, percent_range, spread_text, title
+from stages.reporting.labels import EQUAL, metric_name, number, percent, percent_range, spread_text, title
 from stages.reporting.markdown import DASH, Footnotes, aligned, markdown_table
 from stages.reporting.paired import Pair, Pairs, mean_share
 from stages.reporting.statistics import Interval
@@ -15,11 +15,9 @@ RETAINED = (
     "beat chance on the task, which then does not count in the average. Difference: {student} minus {teacher} on the "
     "same dev rows. Intervals: 95 %, paired bootstrap over the dev rows. {apart}"
 )
-EQUAL = "\N{ALMOST EQUAL TO}"
 AGAINST_CHANCE = (
-    "95 % intervals over the dev rows: Wilson for accuracy and, conservatively, for SQuAD's F1; Fisher's z for "
-    "Pearson; bootstrap for Matthews. Chance is the accuracy of the dev set's majority class, and 0 for correlations "
-    "and F1. A model beats it where the interval lies above."
+    "Intervals: 95 %, bootstrap over the dev rows. Chance is the accuracy of the dev set's majority class, and 0 for "
+    "correlations and F1. A model beats it where the interval lies above."
 )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stages.artifacts import read_json
 from stages.measurement.machine import LIBRARIES
@@ -34,18 +34,22 @@ ENOUGH_ROUNDS = (
 class Making:
     """How the measured student was made, as far as it decides what its figures compare with.
 
-    `source` is where its text is from, `kl_tokens` what its distillation loss sees, `random` that nothing was trained.
+    `source` is where its text is from, `kl_tokens` what its distillation loss sees, `random` that nothing was trained;
+    `precision` and `threads` are those of the training.
     """
 
     source: str
     kl_tokens: str
     random: bool
+    precision: str = "auto"
+    threads: int = 1
 
     @classmethod
     def of(cls, params: Params) -> "Making":
         """Read it from the parameters."""
         random = params.teacher.init == "config" and not params.teacher.pretrain_steps and not params.epochs
-        return cls(params.download.source, params.distill.kl_tokens, random)
+        hardware = params.hardware
+        return cls(params.download.source, params.distill.kl_tokens, random, hardware.precision, hardware.threads)
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,15 @@ class Measurements:
         """Return a variant's median latency at the middle length, in milliseconds."""
         return float(self.compression[name]["latency_ms"][self.middle]["p50"])
 
-    def span(self, name: str) -> Interval:
-        """Return the lowest and highest round's median latency at the middle length."""
-        found = self.summary["compression"][name][f"latency_ms.{self.middle}.p50"]
+    def span(self, name: str, figure: Literal["latency", "throughput"] = "latency") -> Interval:
+        """Return the lowest and highest round's median latency at the middle length, or throughput."""
+        key = f"latency_ms.{self.middle}.p50" if figure == "latency" else figure
+        found = self.summary["compression"][name][key]
         return Interval(found["low"], found["high"])
 
-    def same_speed(self, name: str, other: str) -> bool:
+    def same_speed(self, name: str, other: str, figure: Literal["latency", "throughput"] = "latency") -> bool:
         """Say whether two variants' rounds overlap, so that they do not show which is faster."""
-        one, two = self.span(name), self.span(other)
+        one, two = self.span(name, figure), self.span(other, figure)
         return one.low <= two.high and two.low <= one.high
 
     def ratio(self, name: str, other: str) -> float:

@@ -25,8 +25,8 @@ def gains(found: Measurements) -> str:
     )
     files = "; ".join(f"{name}: {_words(found, file)}" for name, file in FILES.items())
     note = (
-        f"Speed is from {rounds_words(found)}; a dash: no difference shown. Published speeds are rows a second in "
-        "PyTorch and the median latency on an emulator in ONNX."
+        f"Speed is from {rounds_words(found)}; a dash: no difference shown. The table has what was published: rows a "
+        "second in PyTorch, the median latency in ONNX, there on an emulator. Differences of sizes are in points."
     )
     parts = [f"**{verdict[0].upper()}{verdict[1:]}.** In ONNX, beside fp32: {files}.", _published(found), note]
     return "\n\n".join([*parts, _table(found)])
@@ -57,22 +57,21 @@ def _published(found: Measurements) -> str:
     for name, place in (("onnx_baseline_int8", "ONNX on an emulator"), ("quantized", "PyTorch")):
         pair = theirs[name]
         size = agreement(found.ratio(name, _base(name)), pair["size"])
-        speed = agreement(_speed(found, name), pair["speed"])
+        speed = agreement(_speed(found, name) or 1.0, pair["speed"])
         parts.append(
             f"in {place} {100 * pair['size']:.0f} % of the size ({size}) and {pair['speed']:.1f}x as fast ({speed})"
         )
     return f"Published for INT8: {listed(parts)}; pruning brought neither there."
 
 
-def _speed(found: Measurements, name: str) -> float:
-    """Return the gain in the figure that was published: rows a second in PyTorch, latency in ONNX."""
-    if name.startswith("onnx"):
-        return gain(found, name, "onnx_baseline") or 1.0
-    return float(found.compression[name]["throughput"] / found.compression["baseline"]["throughput"])
+def _speed(found: Measurements, name: str) -> float | None:
+    """Return the gain in the figure that was published: rows a second in PyTorch, latency in ONNX; None: not shown."""
+    return gain(found, name, _base(name), "latency" if name.startswith("onnx") else "throughput")
 
 
 def _table(found: Measurements) -> str:
-    notes, header = Footnotes(), ["Variant", "of the size", "published", "speed", "published"]
+    notes, header = Footnotes(), ["Variant", "of the size", "published", "difference"]
+    header += ["speed", "published", "difference"]
     if not found.making.random:
         mark = notes.mark("held-out text", found.notes[CORPUS])
         header += [f"MLM loss{mark}", f"95 % interval{mark}"]
@@ -83,9 +82,10 @@ def _table(found: Measurements) -> str:
 
 
 def _row(found: Measurements, name: str) -> list[str]:
-    theirs, speed = published_gains()[name], gain(found, name, _base(name))
-    row = [TITLES[name], percent(found.ratio(name, _base(name))), percent(theirs["size"])]
+    theirs, size, speed = published_gains()[name], found.ratio(name, _base(name)), _speed(found, name)
+    row = [TITLES[name], percent(size), percent(theirs["size"]), f"{100 * (size - theirs['size']):+z.1f}"]
     row += [DASH if speed is None else f"{speed:.2f}x", f"{theirs['speed']:.2f}x"]
+    row += [DASH if speed is None else f"{speed - theirs['speed']:+z.2f}x"]
     if found.making.random:
         return row
     change, interval = found.loss_change(name)

@@ -6,6 +6,7 @@ from stages.reporting.cells import Cell, Spread
 from stages.reporting.markdown import DASH
 from stages.reporting.summary import METRIC_NAMES
 
+EQUAL = "\N{ALMOST EQUAL TO}"
 TITLES = {"bert": "BERT", "distilbert": "DistilBERT"}
 
 

@@ -4,26 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from stages.reporting.cells import Cell, Results
-from stages.reporting.statistics import (
-    Draws,
-    Interval,
-    Metric,
-    accuracy,
-    matthews,
-    mean,
-    paired_bootstrap,
-    pearson,
-    quantiles,
-    retention,
-)
-from stages.reporting.summary import TEACHER, Standings
-
-METRICS: Mapping[str, Metric] = {"CoLA": matthews, "STS-B": pearson, "SQuAD": mean}  # accuracy otherwise
+from stages.reporting.cells import Results
+from stages.reporting.statistics import Draws, Interval, accuracy, bootstrap, quantiles, retention
+from stages.reporting.summary import METRICS, TEACHER, Standings, predictions
 
 
 @dataclass(frozen=True)
@@ -60,9 +44,9 @@ def compare(results: Results, standings: Standings) -> dict[tuple[str, str], Pai
 
 
 def _pair(results: Results, standings: Standings, task: str, model: str) -> Pair:
-    labels, student = _predictions(results.cells[task, model])
-    _, teacher = _predictions(results.cells[task, TEACHER])
-    ours, theirs = paired_bootstrap(METRICS.get(task, accuracy), labels, student, teacher)
+    labels, student = predictions(results.cells[task, model])
+    _, teacher = predictions(results.cells[task, TEACHER])
+    ours, theirs = bootstrap(METRICS.get(task, accuracy), labels, student, teacher)
     above = standings[task, TEACHER]
     difference = standings[task, model].score.median - above.score.median
     kept = _shares(ours, theirs, above.chance) if above.beats_chance else None
@@ -76,18 +60,6 @@ def _shares(ours: Draws, theirs: Draws, chance: float) -> Draws:
     shares = np.full(len(ours), np.nan)
     shares[margin] = [retention(a, b, chance) for a, b in zip(ours[margin], theirs[margin], strict=True)]
     return np.where(np.isnan(shares), np.nanmedian(shares), shares)
-
-
-def _predictions(cells: Sequence[Cell]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Read labels [rows] and predictions [seeds, rows] of the dev split; for SQuAD every row's F1, and no labels."""
-    tables = [pq.read_table(cell.folder / "predictions.parquet") for cell in cells]
-    if cells[0].suite == "squad":
-        scores = np.array([table["f1"].to_numpy() for table in tables], dtype=np.float64)
-        return np.zeros(scores.shape[1]), scores
-    if "split" in tables[0].column_names:
-        tables = [table.filter(pc.equal(table["split"], "dev")) for table in tables]
-    predictions = np.array([table["prediction"].to_numpy() for table in tables], dtype=np.float64)
-    return tables[0]["label"].to_numpy().astype(np.float64), predictions
 
 
 def mean_share(pairs: Sequence[Pair]) -> Interval | None:

@@ -5,26 +5,30 @@ from statistics import fmean
 
 from stages.reporting import published
 from stages.reporting.cells import Cell, Results
-from stages.reporting.labels import title
+from stages.reporting.labels import EQUAL, title
 from stages.reporting.markdown import DASH, Footnotes, section
+from stages.reporting.paired import Pairs
 from stages.reporting.published import PAPER, REPRODUCTION, PublishedRow
-from stages.reporting.summary import GLUE_TASKS, TEACHER, own, paper
+from stages.reporting.summary import GLUE_TASKS, TEACHER, Standings, own, paper
 
 AVERAGE = "GLUE average"
 NOTE = (
     "Score of {student} / score of {teacher}, not corrected for chance, since chance was not published: in the paper's "
     "convention beside {paper}, in the reproduction's beside the reproduction with 1,000 samples a task. "
-    "Differences in points.{other}"
+    "Differences in points. A dash: {teacher} does not beat chance here. {equal}: the dev rows show no difference "
+    "between {student} and {teacher}.{other}"
 )
 OTHER = " Ours are on other data or of other models than the published ones: only the ratios compare."
 
 
-def beside_published(results: Results) -> list[str]:
+def beside_published(results: Results, standings: Standings, pairs: Pairs) -> list[str]:
     """Lay out a table for each model of which a ratio to the teacher was published."""
     if TEACHER not in results.models:
         return []
     return [
-        _table(results, model) for model in results.models if model in published_ratios(published.glue_paper_rows())
+        _table(results, model, standings, pairs)
+        for model in results.models
+        if model in published_ratios(published.glue_paper_rows())
     ]
 
 
@@ -53,7 +57,7 @@ def _others(figures: Mapping[str, Mapping[str, Mapping[str, float]]], model: str
     }
 
 
-def _table(results: Results, model: str) -> str:
+def _table(results: Results, model: str, standings: Standings, pairs: Pairs) -> str:
     sides = []
     for name, rows, score in (
         ("paper", published.glue_paper_rows(), paper),
@@ -66,19 +70,23 @@ def _table(results: Results, model: str) -> str:
     header += ["here, reproduction's convention", REPRODUCTION, "difference"]
     notes = Footnotes()
     marks = {task: notes.mark(task, results.first(task).note) for task in tasks if task != AVERAGE}
-    body = [
-        [task + marks.get(task, ""), *(cell for here, there in sides for cell in _cells(here[task], there[task]))]
-        for task in tasks
-    ]
+    body = []
+    for task in tasks:
+        nothing_kept = task != AVERAGE and not standings[task, TEACHER].beats_chance
+        equal = EQUAL if task != AVERAGE and not pairs[task, model].told_apart else ""
+        row = [_cells(None if nothing_kept else here[task], there[task], equal) for here, there in sides]
+        body.append([task + marks.get(task, ""), *(cell for side in row for cell in side)])
     hub = all(results.first(task).source == "hub" for task in results.all_tasks())
-    note = NOTE.format(student=title(model), teacher=title(TEACHER), paper=PAPER, other="" if hub else OTHER)
+    note = NOTE.format(
+        student=title(model), teacher=title(TEACHER), paper=PAPER, equal=EQUAL, other="" if hub else OTHER
+    )
     return section(f"Retention of {title(model)} beside the published", note, header, body, notes)
 
 
-def _cells(ours: float | None, theirs: float) -> list[str]:
+def _cells(ours: float | None, theirs: float, mark: str) -> list[str]:
     if ours is None:
         return [DASH, f"{100 * theirs:.1f} %", DASH]
-    return [f"{100 * ours:.1f} %", f"{100 * theirs:.1f} %", f"{100 * (ours - theirs):+z.1f}"]
+    return [f"{100 * ours:.1f} %{mark}", f"{100 * theirs:.1f} %", f"{100 * (ours - theirs):+z.1f}{mark}"]
 
 
 def ours(results: Results, model: str, score: Callable[[Cell], float]) -> dict[str, float | None]:

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import atanh, isclose, sqrt, tanh
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,69 +28,21 @@ class Interval:
         return self.low <= value <= self.high
 
 
-def wilson(score: float, rows: int, level: float = LEVEL) -> Interval:
-    """Compute Wilson's (1927) interval of a mean over `rows` values between 0 and 1.
+def bootstrap(metric: Metric, labels: NDArray[np.float64], *models: NDArray[np.float64]) -> tuple[Draws, ...]:
+    """Draw the medians over seeds of models' scores on the same resampled rows (Efron 1979); each is [seeds, rows].
 
-    Meant for accuracy and exact match. For values in between, such as SQuAD's F1, it is conservative: none of mean p
-    has a variance above p (1 - p).
-    """
-    z = _quantile(level)
-    centre = (score + z * z / (2 * rows)) / (1 + z * z / rows)
-    half = z / (1 + z * z / rows) * sqrt(score * (1 - score) / rows + z * z / (4 * rows * rows))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
-
-
-def fisher(correlation: float, rows: int, level: float = LEVEL) -> Interval:
-    """Compute Fisher's (1921) z interval of a Pearson correlation; the whole range below four pairs."""
-    if rows <= 3:
-        return Interval(-1.0, 1.0)
-    if isclose(abs(correlation), 1.0):
-        return Interval(correlation, correlation)
-    centre, half = atanh(correlation), _quantile(level) / sqrt(rows - 3)
-    return Interval(tanh(centre - half), tanh(centre + half))
-
-
-def matthews_bootstrap(labels: NDArray[np.int64], predictions: NDArray[np.int64], level: float = LEVEL) -> Interval:
-    """Bootstrap the median over seeds of Matthews' correlation; labels [rows] of 0 and 1, predictions [seeds, rows].
-
+    Two models of the same rows share most of their luck, so that their difference is known better than either score.
     Rows with the same label and predictions are interchangeable, so that a resample is one multinomial draw over these
     patterns.
     """
-    patterns, counts = np.unique(np.vstack([labels, predictions]), axis=1, return_counts=True)
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    weights = generator.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)  # [resamples, patterns]
-    values = np.median([_matthews(patterns[0], seed, weights) for seed in patterns[1:]], axis=0)
-    return quantiles(values, level)
-
-
-def _matthews(
-    labels: NDArray[np.int64], predictions: NDArray[np.int64], weights: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Compute Matthews' correlation [resamples] of weighted rows; 0 where a class is absent, as in scikit-learn."""
-    true_positive = weights @ (labels & predictions)
-    positive, predicted, rows = weights @ labels, weights @ predictions, weights.sum(axis=1)
-    covariance = (true_positive * rows - positive * predicted).astype(np.float64)
-    scale = np.sqrt(1.0 * positive * (rows - positive)) * np.sqrt(1.0 * predicted * (rows - predicted))
-    values: NDArray[np.float64] = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
-    return values
-
-
-def paired_bootstrap(
-    metric: Metric, labels: NDArray[np.float64], first: NDArray[np.float64], second: NDArray[np.float64]
-) -> tuple[Draws, Draws]:
-    """Draw the medians over seeds of two models' scores on the same resampled rows; predictions are [seeds, rows].
-
-    Two models of the same rows share most of their luck, so that their difference is known better than either score.
-    """
-    patterns, counts = np.unique(np.vstack([labels, first, second]), axis=1, return_counts=True)
-    generator, seeds = np.random.default_rng(BOOTSTRAP_SEED), len(first)
+    patterns, counts = np.unique(np.vstack([labels, *models]), axis=1, return_counts=True)
+    generator, bounds = np.random.default_rng(BOOTSTRAP_SEED), np.cumsum([len(model) for model in models])[:-1]
     parts = []
     for _ in range(RESAMPLES // CHUNK):
         weights = generator.multinomial(counts.sum(), counts / counts.sum(), size=CHUNK)
         scores = np.array([metric(patterns[0], column, weights) for column in patterns[1:]])
-        parts.append([np.median(scores[:seeds], axis=0), np.median(scores[seeds:], axis=0)])
-    one, other = np.concatenate(parts, axis=1)
-    return one, other
+        parts.append([np.median(seeds, axis=0) for seeds in np.split(scores, bounds)])
+    return tuple(np.concatenate(parts, axis=1))
 
 
 def accuracy(labels: NDArray[np.float64], predictions: NDArray[np.float64], weights: NDArray[np.int64]) -> Draws:
@@ -107,8 +57,13 @@ def mean(_: NDArray[np.float64], scores: NDArray[np.float64], weights: NDArray[n
 
 
 def matthews(labels: NDArray[np.float64], predictions: NDArray[np.float64], weights: NDArray[np.int64]) -> Draws:
-    """Compute Matthews' correlation of labels and predictions of 0 and 1."""
-    return _matthews(labels.astype(np.int64), predictions.astype(np.int64), weights)
+    """Compute Matthews' correlation of labels and predictions of 0 and 1; 0 where a class is absent."""
+    both = weights @ (labels * predictions)
+    positive, predicted, rows = weights @ labels, weights @ predictions, weights.sum(axis=1)
+    covariance = both * rows - positive * predicted
+    scale = np.sqrt(positive * (rows - positive)) * np.sqrt(predicted * (rows - predicted))
+    values: Draws = np.divide(covariance, scale, out=np.zeros_like(covariance), where=scale > 0)
+    return values
 
 
 def pearson(labels: NDArray[np.float64], predictions: NDArray[np.float64], weights: NDArray[np.int64]) -> Draws:
@@ -129,7 +84,3 @@ def quantiles(draws: Draws, level: float = LEVEL) -> Interval:
 def retention(score: float, teacher: float, chance: float) -> float:
     """Compute the share of the teacher's margin over chance that is kept: (score - chance) / (teacher - chance)."""
     return (score - chance) / (teacher - chance)
-
-
-def _quantile(level: float) -> float:
-    return NormalDist().inv_cdf((1 + level) / 2)

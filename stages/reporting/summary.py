@@ -1,19 +1,32 @@
 """What the cells amount to: the metric files' rows, and how much of the teacher's scores a student retains."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from stages.finetuning.tasks import headline, headline_paper
 from stages.reporting.cells import Cell, Results, Spread
-from stages.reporting.statistics import Interval, fisher, matthews_bootstrap, retention, wilson
+from stages.reporting.statistics import (
+    Interval,
+    Metric,
+    accuracy,
+    bootstrap,
+    matthews,
+    mean,
+    pearson,
+    quantiles,
+    retention,
+)
 
 TEACHER = "bert"
 GLUE_TASKS = ("CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B", "WNLI")
 METRIC_NAMES = {"CoLA": "Matthews", "STS-B": "Pearson", "SQuAD": "F1"}  # accuracy otherwise
+METRICS: Mapping[str, Metric] = {"CoLA": matthews, "STS-B": pearson, "SQuAD": mean}  # the same
 
 
 @dataclass(frozen=True)
@@ -80,21 +93,20 @@ def chance(cell: Cell) -> float:
 def standing(results: Results, task: str, model: str) -> Standing:
     """Set a model's score on a task beside what chance gives."""
     score, cells = results.spread(task, model, own), results.cells[task, model]
-    return Standing(score, _interval(cells, score.median), chance(cells[0]))
+    (draws,) = bootstrap(METRICS.get(task, accuracy), *predictions(cells))
+    return Standing(score, quantiles(draws), chance(cells[0]))
 
 
-def _interval(cells: tuple[Cell, ...], score: float) -> Interval:
-    task, rows = cells[0].task, cells[0].dev_rows
-    if task == "CoLA":
-        tables = [pq.read_table(cell.folder / "predictions.parquet", columns=["label", "prediction"]) for cell in cells]
-        predictions = np.array([table["prediction"].to_numpy() for table in tables], dtype=np.int64)
-        return matthews_bootstrap(tables[0]["label"].to_numpy().astype(np.int64), predictions)
-    if task == "STS-B":
-        return fisher(score, rows)
-    if task == "SQuAD":
-        fraction = wilson(score / 100, rows)
-        return Interval(100 * fraction.low, 100 * fraction.high)
-    return wilson(score, rows)
+def predictions(cells: Sequence[Cell]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Read labels [rows] and predictions [seeds, rows] of the dev split; for SQuAD every row's F1, and no labels."""
+    tables = [pq.read_table(cell.folder / "predictions.parquet") for cell in cells]
+    if cells[0].suite == "squad":
+        scores = np.array([table["f1"].to_numpy() for table in tables], dtype=np.float64)
+        return np.zeros(scores.shape[1]), scores
+    if "split" in tables[0].column_names:
+        tables = [table.filter(pc.equal(table["split"], "dev")) for table in tables]
+    predicted = np.array([table["prediction"].to_numpy() for table in tables], dtype=np.float64)
+    return tables[0]["label"].to_numpy().astype(np.float64), predicted
 
 
 def retained(student: Standing, teacher: Standing) -> Retained | None:

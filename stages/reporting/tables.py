@@ -68,7 +68,7 @@ def render(
         columns = [Column(heading, "SQuAD", named(heading)) for heading in ("exact_match", "f1")]
         sections.append(f"### SQuAD 1.1\n\n{_scores(results, columns, 2, published.squad_rows())}")
     if results.all_tasks():
-        sections += [*retained_tables(results, standings, pairs), *beside_published(results)]
+        sections += [*retained_tables(results, standings, pairs), *beside_published(results, standings, pairs)]
         sections.append(against_chance(results, standings))
     sections.append(_distillation(distillation, corpus_note))
     return "\n\n".join(sections) + "\n"

@@ -1,6 +1,7 @@
 """How two figures compare, in words: the same rules wherever the report judges."""
 
 from math import log
+from typing import Literal
 
 from stages.reporting.compressed import ENOUGH_ROUNDS, Measurements
 
@@ -23,10 +24,15 @@ def _direction(ratio: float) -> int:
     return 0 if abs(ratio - 1) < SAME else 1 if ratio > 1 else -1
 
 
-def gain(found: Measurements, name: str, base: str) -> float | None:
+def gain(
+    found: Measurements, name: str, base: str, figure: Literal["latency", "throughput"] = "latency"
+) -> float | None:
     """Return how many times as fast a variant is as another; None where the rounds do not show a difference."""
-    ratio = found.latency(base) / found.latency(name)
-    if found.same_speed(name, base) or abs(ratio - 1) < SAME:
+    if figure == "latency":
+        ratio = found.latency(base) / found.latency(name)
+    else:
+        ratio = float(found.compression[name]["throughput"] / found.compression[base]["throughput"])
+    if found.same_speed(name, base, figure) or abs(ratio - 1) < SAME:
         return None
     return ratio if found.rounds >= ENOUGH_ROUNDS or max(ratio, 1 / ratio) >= STARK else None
 
