@@ -17,7 +17,14 @@ from stages.profile import overlay
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ("CoLA", "STS-B")
-MAKE = ("make", "-o", ".venv/.base", "PIP=true")  # the tests' own environment has what a target installs
+MAKE = (
+    "make",
+    "-o",
+    ".venv/.base",
+    "-o",
+    ".venv/.cluster",
+    "PIP=true",
+)  # the tests' own environment has what a target installs
 OVERLAY: dict[str, Any] = {
     "epochs": 1,
     "batch_size": 4,

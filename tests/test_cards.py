@@ -233,6 +233,8 @@ def test_make_publish_sends_only_if_asked(tmp_path: Path) -> None:
         assert "models/distilbert/model.safetensors" in shown
         assert f"nothing was sent; with UPLOAD=1 this goes to {hub.url}/owner/name" in shown
         assert hub.requests == []
+        assert "published: " in project.run(*MAKE, "publish", "REPO=owner/name", "UPLOAD=1")
+        assert hub.created.get("visibility") != "private"
         assert "published: " in project.run(*MAKE, "publish", "REPO=owner/name", "UPLOAD=1", "PRIVATE=1")
     assert hub.created == {"name": "name", "organization": "owner", "visibility": "private"}
     assert list(hub.objects.values()) == [b"weights"]

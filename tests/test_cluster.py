@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from clone import small_project
+from clone import MAKE, small_project
 from dvc.dvcfile import Lockfile
 from dvc.repo import Repo
 from quick import CELLS, is_like, nothing_is_left
@@ -219,8 +219,56 @@ def test_workers_get_what_is_not_committed_and_the_rest_runs_here(project: Proje
     assert (project.folder / "cells/0").read_text().endswith(f"in {project.folder}")
 
 
+@pytest.mark.long
+def test_workers_get_what_dvc_files_name(project: Project) -> None:
+    (project.folder / "kept.txt").write_text("by `dvc add`")
+    project.run("dvc", "add", "-q", "kept.txt")
+    (project.folder / "kept.txt").unlink()
+    project.run("dvc", "checkout", "-q", "kept.txt")
+    pipeline = (project.folder / "dvc.yaml").read_text()
+    (project.folder / "dvc.yaml").write_text(
+        pipeline.replace("deps: [data, step.py]", "deps: [data, kept.txt, step.py]")
+    )
+    project.tell("0", "assert pathlib.Path('kept.txt').read_text() == 'by `dvc add`'")
+    project.repro("glue-eval@0")
+    (where,) = (where for name, where in project.places() if name == "0")
+    assert ".dvc/tmp/cluster/" in where
+
+
+EXCLUSIVE = """\
+  speed-bench:
+    cmd: python step.py speed-bench cells/speed
+    deps: [data, own.bin, step.py]
+    outs: [cells/speed]
+"""
+TIMED_SLEEP = """
+begin = time.time()
+time.sleep(2)
+(head / f"{name}.span").write_text(f"{begin} {time.time()}")
+"""
+
+
+@pytest.mark.long
+def test_nothing_runs_beside_a_measurement_wherever_it_runs(project: Project) -> None:
+    """No worker can run it, for what it reads is neither in git nor in DVC; cells are running when that turns out."""
+    with (project.folder / ".gitignore").open("a") as ignored:
+        ignored.write("/own.bin\n")
+    (project.folder / "own.bin").write_text("not for git")
+    pipeline = (project.folder / "dvc.yaml").read_text()
+    (project.folder / "dvc.yaml").write_text(pipeline.replace("  report:\n", f"{EXCLUSIVE}  report:\n"))
+    for stage in ("speed-bench", "0", "1", "2", "3"):
+        project.tell(stage, TIMED_SLEEP)
+    project.repro()
+    spans = {path.stem: [float(end) for end in path.read_text().split()] for path in project.head.glob("*.span")}
+    assert len(spans) == CELLS + 1
+    begin, end = spans.pop("speed-bench")
+    assert all(last <= begin or first >= end for first, last in spans.values()), (begin, end, spans)
+
+
 def test_wrong_options_are_one_line(project: Project) -> None:
     assert "error: JOBS=-1" in project.repro("--jobs=-1", check=False)
+    assert "error: JOBS=0" in project.repro("--jobs=0", check=False)
+    assert "error: JOBS counts stages on this machine" in project.repro("--address=auto", check=False)
     shown = project.repro("nowhere", check=False)
     assert "error: " in shown
     assert "nowhere" in shown
@@ -230,7 +278,7 @@ def test_wrong_options_are_one_line(project: Project) -> None:
 @pytest.mark.long
 def test_the_real_pipeline_gives_the_metrics_of_a_serial_run(tmp_path: Path) -> None:
     found = []
-    for name, command in (("serial", ("dvc", "repro")), ("ours", ("python", "-m", "cluster", "--jobs=2"))):
+    for name, command in (("serial", (*MAKE, "repro")), ("ours", (*MAKE, "repro", "JOBS=2"))):
         (tmp_path / name).mkdir()
         made = small_project(tmp_path / name)
         made.run(*command)

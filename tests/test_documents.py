@@ -1,4 +1,9 @@
-"""Every command in the documents is run by a test, or stands here with the reason why not."""
+"""Every command in the documents is run by a test, or stands here with the reason why not.
+
+Of `dvc repro` and `dvc exp run` elsewhere than in the walk, which would take hours, tests check that DVC takes the command,
+that the parameters are right and that the stages which would run are those meant. docs/results.md is no instruction but a
+record of what was run.
+"""
 
 import re
 import shlex
@@ -17,11 +22,10 @@ from ruamel.yaml import YAML
 
 from stages.params import validate
 
-DOCUMENTS = ("README.md", "docs/experiments.md", "docs/migration.md", "docs/scaling.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/experiments.md", "docs/migration.md", "docs/scaling.md")
 OTHER_BLOCKS = ("dvc.yaml  ", "resources:")  # a list of files, and a piece of params.yaml
 WALK = "docs/experiments.md"  # whose commands test_experiments.py runs one after the other
 NOT_IN_THE_WALK = ("source .venv/bin/activate",)
-TWO_HOSTS = "test_two_hosts.py::test_stages_run_on_another_machine_and_end_as_dvc_repro_does"
 HERE = (  # run below, in this order
     "dvc metrics show",
     "dvc metrics diff",
@@ -48,9 +52,9 @@ ELSEWHERE = {
     "make publish REPO=owner/name": "test_cards.py::test_make_publish_sends_only_if_asked",
     "make publish REPO=owner/name UPLOAD=1": "test_cards.py::test_make_publish_sends_only_if_asked",
     "make publish REPO=owner/name UPLOAD=1 PRIVATE=1": "test_cards.py::test_make_publish_sends_only_if_asked",
-    "make repro JOBS=2": "test_cluster.py::test_it_ends_as_dvc_repro_does",
-    "make repro JOBS=4": "test_cluster.py::test_it_ends_as_dvc_repro_does",
-    "make repro ADDRESS=ray://head:10001": TWO_HOSTS,
+    "make repro JOBS=2": "test_cluster.py::test_the_real_pipeline_gives_the_metrics_of_a_serial_run",
+    "make repro JOBS=4": "test_cluster.py::test_the_real_pipeline_gives_the_metrics_of_a_serial_run",  # of two
+    "make repro ADDRESS=ray://head:10001": "test_two_hosts.py::test_the_head_of_the_pipeline_need_not_be_a_machine_of_the_cluster",
 }
 NOT_RUN = {
     "make test": "runs this very test",
@@ -63,7 +67,9 @@ NOT_RUN = {
     "export RAY_AUTH_MODE=token": "needs a Ray cluster; test_two_hosts.py starts one with a token",
     "ray start": "needs a Ray cluster; test_two_hosts.py starts one",
     "python benchmarks/simulated_cluster.py": "measures for minutes; test_cluster.py runs what it starts",
-    "torchrun --nnodes 2": "needs two machines with GPUs; test_processes.py runs two processes",
+    "torchrun --nnodes 2": "needs two machines with GPUs; test_processes.py runs it with two processes on one",
+    "make lint": "CI runs it",
+    "make test-long": "runs these very tests",
 }
 PLACEHOLDER = re.compile(r"<[^<>]+>|\.\.\.")
 EVALUATIONS = {"glue-eval@*", "imdb-eval@*", "squad-eval@*"}
@@ -74,6 +80,13 @@ SELECTED: dict[str, set[str]] = {
     "-n longer -S epochs=3": {"distill", "prune"},
     "-S distill.student_init=random": {"distill", "prune", "quality-eval"},
     "-S distill.alpha_cosine=0": {"distill", "prune", "quality-eval"},
+    "-S teacher.init=google-bert/bert-base-uncased -S teacher.revision=86b5e0934494bd15c9632b12f734a8a67f723594"
+    " -S teacher.pretrain_steps=0 -S teacher.head_steps=0 -S 'distill.teacher_layers=[0,2,4,7,9,11]'": {
+        "teacher",
+        "distill",
+        "prune",
+        "report",
+    },
     "-S 'seeds=[42,43,44]'": {"*-eval@*-43", "*-eval@*-44", "report"},
     "-S 'seeds=[42,43,44,45,46]' glue-eval": {f"glue-eval@*-{seed}" for seed in (43, 44, 45, 46)},
     "-S '+glue.tasks.RTE.learning_rate=5e-5'": {"glue-eval@*-RTE-42", "report"},

@@ -98,6 +98,13 @@ def test_a_killed_pair_is_resumed_by_as_many_as_there_are_then(pair: Path, alone
 
 
 @pytest.mark.long
+def test_torchrun_starts_the_same(pair: Path, alone: Path) -> None:
+    write_params(pair, **SETTINGS)  # which asks for one process; torchrun decides
+    run(pair, "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "stages.distill")
+    is_like(pair, alone)
+
+
+@pytest.mark.long
 def test_an_error_of_all_is_told_once(pair: Path) -> None:
     write_params(pair, **SETTINGS, distill__learning_rate=1e30, resources={"distill": TWO})
     shown = run(pair, "stages.distill", status=1)
