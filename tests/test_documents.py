@@ -1,8 +1,8 @@
 """Every command in the documents is run by a test, or stands here with the reason why not.
 
-Of `dvc repro` and `dvc exp run` elsewhere than in the walk, which would take hours, tests check that DVC takes the command,
-that the parameters are right and that the stages which would run are those meant. docs/results.md is no instruction but a
-record of what was run.
+Of `dvc repro` and `dvc exp run` elsewhere than in the walk, which would take hours, tests check that DVC takes the
+command, that the parameters are right and that the stages which would run are those meant. docs/results.md is no
+instruction but a record of what was run.
 """
 
 import re
@@ -26,6 +26,7 @@ DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/experiments.md", "docs/migrat
 OTHER_BLOCKS = ("dvc.yaml  ", "resources:")  # a list of files, and a piece of params.yaml
 WALK = "docs/experiments.md"  # whose commands test_experiments.py runs one after the other
 NOT_IN_THE_WALK = ("source .venv/bin/activate",)
+RAY_CLIENT = "test_two_hosts.py::test_the_head_of_the_pipeline_need_not_be_a_machine_of_the_cluster"
 HERE = (  # run below, in this order
     "dvc metrics show",
     "dvc metrics diff",
@@ -54,7 +55,7 @@ ELSEWHERE = {
     "make publish REPO=owner/name UPLOAD=1 PRIVATE=1": "test_cards.py::test_make_publish_sends_only_if_asked",
     "make repro JOBS=2": "test_cluster.py::test_the_real_pipeline_gives_the_metrics_of_a_serial_run",
     "make repro JOBS=4": "test_cluster.py::test_the_real_pipeline_gives_the_metrics_of_a_serial_run",  # of two
-    "make repro ADDRESS=ray://head:10001": "test_two_hosts.py::test_the_head_of_the_pipeline_need_not_be_a_machine_of_the_cluster",
+    "make repro ADDRESS=ray://head:10001": RAY_CLIENT,
 }
 NOT_RUN = {
     "make test": "runs this very test",
