@@ -78,7 +78,7 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int | None, address:
                 return found.model_copy(update={"cpus": found.cpus or threads(stage, params)})
 
             usual = params.finetune.threads or params.hardware.threads
-            cpus = max(params.hardware.threads, (jobs or max(1, (os.cpu_count() or 1) // usual)) * usual)
+            cpus = (jobs or max(1, (os.cpu_count() or 1) // usual)) * usual
             workers = RayWorkers(head, job, resources, address, cpus, resources(EVALUATIONS[0]))
             try:
                 with Display(Console(), LOGS) as display:

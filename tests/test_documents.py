@@ -220,3 +220,23 @@ def test_short_commands_run(done: Project) -> None:
     assert not (done.folder / "models/distilbert").exists()
     done.run("dvc", "checkout")  # as the document says, the cache still has what `make clean` removed
     assert (done.folder / "models/distilbert").exists()
+
+
+def test_the_ablation_s_published_column_is_the_paper_s_and_its_differences_add_up() -> None:
+    keys = {
+        "distill.alpha_distill=0": "no_distill_loss",
+        "distill.alpha_cosine=0": "no_cosine_loss",
+        "distill.alpha_mlm=0": "no_mlm_loss",
+        "distill.student_init=random": "random_init",
+    }
+    published = YAML(typ="safe").load(ROOT / "published/paper.yaml")["ablation"]
+    table = re.search(r"<!-- ablation:begin -->\n(.*)<!-- ablation:end -->", (ROOT / WALK).read_text(), re.DOTALL)
+    assert table
+    _, parameters, ours, _, theirs, differences = zip(
+        *([cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines()[2:]), strict=True
+    )
+    assert [keys[parameter.strip("`")] for parameter in parameters] == list(published)
+    assert [float(one) for one in theirs] == list(published.values())
+    assert [float(one) for one in differences] == [
+        pytest.approx(float(here) - there, abs=0.006) for here, there in zip(ours, published.values(), strict=True)
+    ]
