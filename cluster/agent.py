@@ -206,7 +206,7 @@ def _check_out(repo: Any, inputs: Sequence[str]) -> None:
     for stage in load_file(repo, PROJECT_FILE).stages.values():
         for out in stage.outs:
             if (path := os.path.relpath(out.fs_path, repo.root_dir)) in inputs:
-                elsewhere.remove(path)
+                elsewhere.discard(path)
                 with repo.lock:
                     out.checkout(force=True)
     if elsewhere:  # in .dvc files
