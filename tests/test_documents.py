@@ -70,6 +70,8 @@ NOT_RUN = {
     "python benchmarks/simulated_cluster.py": "measures for minutes; test_cluster.py runs what it starts",
     "torchrun --nnodes 2": "needs two machines with GPUs; test_processes.py runs it with two processes on one",
     "make lint": "CI runs it",
+    "pre-commit install": "changes the hooks of this clone",
+    "pytest tests/test_losses.py": "this very run has these tests",
     "make test-long": "runs these very tests",
 }
 PLACEHOLDER = re.compile(r"<[^<>]+>|\.\.\.")

@@ -51,7 +51,7 @@ def test_intervals_hold_their_score_and_stay_in_range(rows):
     assert 0.0 <= found.low <= score + 1e-12
     assert score - 1e-12 <= found.high <= 1.0
     found = interval(matthews, labels, predictions)
-    assert -1.0 <= found.low <= found.high <= 1.0
+    assert -1.0 - 1e-12 <= found.low <= found.high <= 1.0 + 1e-12
 
 
 def simulated(generator, rows, accuracy):
