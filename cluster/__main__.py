@@ -87,7 +87,8 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int | None, address:
                         display.show(board)
                         write_seconds(board)
 
-                    return schedule(pipeline, workers, watch, seconds=read_seconds())
+                    alone = {stage for stage in pipeline.upstream if resources(stage).exclusive}
+                    return schedule(pipeline, workers, watch, seconds=read_seconds(), exclusive=alone)
             finally:
                 workers.close()
     except DvcException as error:

@@ -1,7 +1,7 @@
 """Hands on every stage as soon as what it needs is there. Knows the order and the states, not what a stage is."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from statistics import median
@@ -102,6 +102,7 @@ class Board:
 
     upstream: Mapping[str, frozenset[str]]
     seconds: Mapping[str, float] = field(default_factory=dict)  # that stages took before, where that is known
+    exclusive: Container[str] = frozenset()  # beside which nothing runs
     stages: dict[str, Progress] = field(init=False)
     _below: dict[str, float] = field(init=False)  # seconds of the longest way from each on, itself included
 
@@ -115,14 +116,17 @@ class Board:
                 self._below[needed] = max(self._below[needed], own[needed] + self._below[stage])
 
     def ready(self) -> list[str]:
-        """List the stages that wait for nothing any more, first those with the longest way to go below them."""
+        """List the stages that wait for nothing any more, first those with the longest way to go below them.
+
+        Those beside which nothing runs come last, since all CPUs have to become idle for them.
+        """
         found = [
             stage
             for stage, progress in self.stages.items()
             if progress.state is State.WAITING
             and all(self.stages[needed].state in FINISHED for needed in self.upstream[stage])
         ]
-        return sorted(found, key=lambda stage: -self._below[stage])
+        return sorted(found, key=lambda stage: (stage in self.exclusive, -self._below[stage]))
 
     def hand_on(self, stage: str) -> None:
         """Note that the stage is to run."""
@@ -162,12 +166,14 @@ def schedule(
     watch: Callable[[Board], None] = lambda board: None,
     clock: Callable[[], float] = time.monotonic,
     seconds: Mapping[str, float] | None = None,
+    exclusive: Container[str] = frozenset(),
 ) -> Board:
     """Bring every stage up to date, as many at once as there is room for; a failure stops only what depends on it.
 
-    What most of the remaining time waits for goes first, as far as `seconds` tells what stages took before.
+    What most of the remaining time waits for goes first, as far as `seconds` tells what stages took before; `exclusive`
+    stages, beside which nothing runs, go when no other can.
     """
-    board = Board(pipeline.upstream, seconds or {})
+    board = Board(pipeline.upstream, seconds or {}, exclusive)
     try:
         _schedule(board, pipeline, workers, watch, clock)
     finally:

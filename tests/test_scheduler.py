@@ -171,6 +171,14 @@ def test_what_most_stages_wait_for_goes_first() -> None:
     assert [stage for stage, _ in workers.submitted] == ["a", "cell", "b", "c"]
 
 
+def test_what_nothing_runs_beside_goes_when_no_other_can() -> None:
+    graph = {name: frozenset[str]() for name in ("measure", "cell0", "cell1")} | {"report": frozenset({"measure"})}
+    clock = Clock()
+    workers = FakeWorkers(clock, 1)
+    schedule(FakePipeline(graph), workers, clock=lambda: clock.now, exclusive={"measure"})
+    assert [stage for stage, _ in workers.submitted] == ["cell0", "cell1", "measure", "report"]
+
+
 def test_what_becomes_ready_later_goes_before_what_nothing_waits_for() -> None:
     cells = {f"cell{number}": frozenset[str]() for number in range(6)}
     chain = {"a": frozenset[str](), "b": frozenset({"a"}), "c": frozenset({"b"}), "d": frozenset({"c"})}

@@ -25,7 +25,7 @@ TITLES = {
 }
 CORPUS, STSB = "corpus", "STS-B"
 DATA_SETS = {CORPUS: Path(CORPUS), STSB: Path("glue", STSB)}  # what variants are measured on, in data/
-# Of two models that are as fast, all of one's 4 rounds are faster than all of the other's in 3 % of cases; of 3, in 10 %.
+# Of two models that are as fast, all of one's 4 rounds beat all of the other's in 3 % of cases; of 3 rounds, in 10 %.
 ENOUGH_ROUNDS = 4
 
 

@@ -8,6 +8,7 @@ from stages.reporting.cells import TASK_ORDER
 from stages.reporting.compressed import CORPUS, Measurements
 from stages.reporting.labels import number, percent
 from stages.reporting.markdown import DASH, Footnotes, section
+from stages.reporting.published import load_published
 
 Row = Mapping[str, Any]
 STUDENT = "distilbert"
@@ -19,7 +20,11 @@ CLOSENESS = (
     "Of the logits: the largest absolute difference of ONNX from PyTorch, both in fp32; the norm of INT8's difference "
     "from fp32 in the same runtime over fp32's norm; and how often INT8 gives the same most probable token or answer."
 )
-TASKS = "Fine-tuned models on the whole dev set through ONNX Runtime; INT8 beside fp32 of the same model."
+TASKS = (
+    "Fine-tuned models on the whole dev set through ONNX Runtime; INT8 beside fp32 of the same model. Published is the "
+    "change of the same score in DistilBERT fine-tuned on the whole task, on a Xeon server ({source})."
+)
+PEERS = {"SST-2": "sst2", "SQuAD": "squad_f1"}  # whose change was published
 
 
 def render(found: Measurements) -> list[str]:
@@ -66,15 +71,28 @@ def _tasks(found: Measurements) -> list[str]:
     rows = [_task_row(name, row, notes) for name, row in found.onnx.items() if "scores" in row]
     if not rows:
         return []
-    header = ["Model", "MiB", "scores", "equal answers", "95 % interval of the change"]
-    return [section("Task models in ONNX Runtime", TASKS, header, rows, notes)]
+    header = ["Model", "MiB", "scores", "equal answers", "change", "its 95 % interval", "published", "here - published"]
+    note = TASKS.format(source=_peers()["source"])
+    return [section("Task models in ONNX Runtime", note, header, rows, notes)]
+
+
+def _peers() -> dict[str, Any]:
+    found: dict[str, Any] = load_published("peers")["int8_onnxruntime_xeon"]
+    return found
 
 
 def _task_row(name: str, row: Row, notes: Footnotes) -> list[str]:
     task = task_of(name)
     digits = 2 if task == "SQuAD" else 4  # 0-100 there, fractions elsewhere
-    low, high = (f"{row[f'difference_{end}']:+z.{digits}f}" if "difference" in row else DASH for end in ("low", "high"))
     scores = ", ".join(f"{key} {number(value, digits)}" for key, value in row["scores"].items())
-    change = f"{low} to {high}" if "difference" in row else DASH
     first = label(name) + notes.mark(task, row["note"])
-    return [first, number(row["size_mb"], 2), scores, percent(row.get("agreement")), change]
+    cells = [first, number(row["size_mb"], 2), scores, percent(row.get("agreement"))]
+    if "difference" not in row:
+        return [*cells, *[DASH] * 4]
+    change, low, high = (f"{row[key]:+z.{digits}f}" for key in ("difference", "difference_low", "difference_high"))
+    cells += [change, f"{low} to {high}"]
+    if task not in PEERS:
+        return [*cells, DASH, DASH]
+    theirs = _peers()[PEERS[task]]
+    published = (theirs["int8"] - theirs["fp32"]) / (1 if task == "SQuAD" else 100)
+    return [*cells, f"{published:+z.{digits}f}", f"{row['difference'] - published:+z.{digits}f}"]
