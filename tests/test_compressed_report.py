@@ -57,7 +57,7 @@ def test_int8_task_models_stand_beside_their_float_ones(found: Measurements) -> 
     float_row, int8_row = (
         row(text, "Task models in ONNX Runtime", name) for name in ("SST-2\u00b9", "SST-2, INT8\u00b9")
     )
-    assert float_row[1:] == ["8.00", "accuracy 0.9000", "\u2013", "\u2013"]
+    assert float_row[1:] == ["8.00", "accuracy 0.9000", *["\u2013"] * 5]
     assert int8_row[1:] == ["2.00", "accuracy 0.9000", "98.5 %", "-0.0100", "-0.0300 to +0.0100", "-0.0081", "-0.0019"]
     assert f"\u00b9 SST-2: {GENERATED}." in text
 
@@ -73,7 +73,7 @@ def test_a_score_of_squad_has_two_decimals_and_the_others_four(found: Measuremen
     }
     text = render(dataclasses.replace(found, onnx={"squad_pruned": row_, "squad_pruned_int8": row_ | change}))
     shown = row(text, "Task models in ONNX Runtime", "SQuAD, pruned, INT8")
-    assert shown[2:] == ["exact_match 35.75, f1 37.90", "93.0 %", "-2.31 to +0.00"]
+    assert shown[2:] == ["exact_match 35.75, f1 37.90", "93.0 %", "+0.00", "-2.31 to +0.00", "-0.81", "+0.81"]
 
 
 def test_every_exported_model_stands_with_its_errors_in_both_runtimes(found: Measurements) -> None:
