@@ -2,7 +2,11 @@
 
 import contextlib
 import os
+import pty
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +73,27 @@ def test_a_failure_stops_only_what_needs_it_and_is_told(project: Project, serial
     project.run("dvc", "repro")  # carries on
     assert project.ran()[CELLS + 1 :] == ["2", "report"]
     is_like(project, serial)
+
+
+@pytest.mark.long
+def test_a_terminal_shows_the_table_and_nothing_of_dvc(project: Project) -> None:
+    project.tell("3", "print('step 1 of 2', flush=True); time.sleep(3)")
+    ours, theirs = pty.openpty()
+    environment = {**project.environment, "TERM": "xterm", "COLUMNS": "100"}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "cluster", "--jobs=2"], cwd=project.folder, env=environment, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # which is how a terminal ends
+        while read := os.read(ours, 4096):
+            shown += read
+    os.close(ours)
+    assert run.wait() == 0, shown.decode()
+    assert "of 6 stages" in shown.decode()
+    assert re.search(r"glue-eval@3 .*step 1 of 2", shown.decode())
+    assert "Collecting" not in shown.decode()
+    assert "hash" not in shown.decode()
 
 
 ONCE = """
