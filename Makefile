@@ -90,9 +90,10 @@ remote: $(VENV)/.base  ## where checkpoints are kept: URL=s3://bucket/folder, ss
 		*://*) echo "error: URL=$(URL): expected s3://bucket/folder, ssh://host/folder or a folder" >&2; exit 1 ;; \
 	esac
 	$(if $(filter s3://% ssh://%,$(URL)),$(PIP) install --quiet -c constraints.txt --editable '.[remotes]')
-	@# settings in .dvc/config.local, such as an endpoint or credentials, are of the former place
-	@if [ "$$(dvc config remote.storage.url)" != "$(URL)" ] && dvc config --local --list | grep -q '^remote\.storage\.'; then \
-		dvc remote remove --local storage && echo "removed the former remote's settings from .dvc/config.local"; \
+	@# what .dvc/config.local has, such as an endpoint or credentials, is of the former place; DVC would refuse the new one
+	@url=$$(python -c 'import os, sys; url = sys.argv[1]; print(url if "://" in url else os.path.abspath(url))' "$(URL)"); \
+	if [ "$$(dvc config remote.storage.url)" != "$$url" ] && dvc config --local --list | grep -q '^remote\.storage\.'; then \
+		dvc remote remove --local storage && echo "removed the former remote's settings, credentials too, from .dvc/config.local"; \
 	fi
 	dvc remote add --force --default storage "$(URL)"
 	@dvc remote modify storage verify true

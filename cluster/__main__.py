@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from uuid import uuid4
 
@@ -77,9 +78,9 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int | None, address:
                 found = params.resources_of(stage)
                 return found.model_copy(update={"cpus": found.cpus or threads(stage, params)})
 
-            usual = params.finetune.threads or params.hardware.threads
-            cpus = (jobs or max(1, (os.cpu_count() or 1) // usual)) * usual
-            workers = RayWorkers(head, job, resources, address, cpus, resources(EVALUATIONS[0]))
+            usual = resources(EVALUATIONS[0])
+            cpus = ceil(jobs * (usual.cpus or 1)) if jobs else os.cpu_count() or 1
+            workers = RayWorkers(head, job, resources, address, cpus, usual)
             try:
                 with Display(Console(), LOGS) as display:
 
@@ -87,8 +88,8 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int | None, address:
                         display.show(board)
                         write_seconds(board)
 
-                    alone = {stage for stage in pipeline.upstream if resources(stage).exclusive}
-                    return schedule(pipeline, workers, watch, seconds=read_seconds(), exclusive=alone)
+                    exclusive = {stage for stage in pipeline.upstream if resources(stage).exclusive}
+                    return schedule(pipeline, workers, watch, seconds=read_seconds(), exclusive=exclusive)
             finally:
                 workers.close()
     except DvcException as error:

@@ -41,7 +41,7 @@ class RayWorkers:
         self._address, self._cpus, self._usual = address, cpus, usual
         self._slots = 1  # stages that fit at once, about
         self._machines: list[tuple[float, float]] = []  # CPUs and GPUs of each
-        self._held: list[str] = []  # stages that wait until they have this machine to themselves
+        self._held: list[tuple[str, bool]] = []  # what was submitted and has to wait for what runs
         self._logs: dict[str, Path] = {}
         self._begun_here: list[str] = []
         self._ray: Any = None
@@ -56,8 +56,7 @@ class RayWorkers:
         None while one waits that is larger than most: others would take each CPU that becomes free before it. Nor while
         one has this machine's workspace and all of its CPUs.
         """
-        here = [*self._held, *self._here.values()]
-        if any(self._resources(stage).exclusive for stage in here):
+        if self._held or any(self._resources(stage).exclusive for stage in self._here.values()):
             return 0
         waiting = [stage for stage in self._running.values() if stage in handed_on]
         if any(self._share(stage)[0] > (self._usual.cpus or 1) for stage in waiting):
@@ -72,10 +71,18 @@ class RayWorkers:
         return most if needs.exclusive else min(needs.cpus or 1, most), gpus
 
     def submit(self, stage: str, here: bool) -> None:
-        """Hand a stage on."""
-        if here and self._resources(stage).exclusive and self._running:
-            self._held.append(stage)
-            return
+        """Hand a stage on; it is held back while an exclusive one and another would run beside each other.
+
+        Ray sees to that among the stages that it has, and knows nothing of those in this machine's own workspace.
+        """
+        others = [*self._here.values(), *(self._running.values() if here else ())]
+        exclusive = [other for other in others if self._resources(other).exclusive]
+        if exclusive or (others and self._resources(stage).exclusive):
+            self._held.append((stage, here))
+        else:
+            self._hand_on(stage, here)
+
+    def _hand_on(self, stage: str, here: bool) -> None:
         job = self._job(stage)
         self._logs[stage] = Path(job.log)
         self._logs[stage].unlink(missing_ok=True)  # of a former run
@@ -110,8 +117,9 @@ class RayWorkers:
         if self._running:
             ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
             ended += [self._ended(reference) for reference in ready]
-        if self._held and not self._running:
-            self.submit(self._held.pop(0), here=True)
+        held, self._held = self._held, []
+        for stage, here in held:
+            self.submit(stage, here)
         return ended
 
     def close(self) -> None:

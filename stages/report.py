@@ -139,7 +139,7 @@ def tell(
     if any(row["status"] == devices.MEASURED for row in android.values()):
         caption = "Latency on Android devices: medians; bars reach to the 90th percentile."
         drawn = [*drawn, page.Figure("android", caption, "android/results/*.json", DEVICES)]
-    machine, making = measurements.summary["machine"], measurements.making
+    machine = measurements.summary["machine"]
     return page.Story(
         title="BERT and DistilBERT, side by side",
         facts={
@@ -147,7 +147,7 @@ def tell(
             "Teacher": results.teacher,
             "Models": ", ".join(results.models) or "none",
             "Fine-tuning seeds": ", ".join(map(str, results.seeds)),
-            "Training": f"precision {making.precision}, {making.threads} thread{'s' * (making.threads > 1)}",
+            "Training": measurements.making.training,
             "Commit before the run": page.commit(),
             "Machine of the speeds": machine_text(machine),
             "Libraries": libraries_text(machine),

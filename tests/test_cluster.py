@@ -275,7 +275,7 @@ time.sleep(2)
 
 @pytest.mark.long
 def test_nothing_runs_beside_a_measurement_wherever_it_runs(project: Project) -> None:
-    """No worker can run it, for what it reads is neither in git nor in DVC; cells are running when that turns out."""
+    """It is handed on when all else is, and ends up in the workspace itself, as what it reads is nowhere else."""
     with (project.folder / ".gitignore").open("a") as ignored:
         ignored.write("/own.bin\n")
     (project.folder / "own.bin").write_text("not for git")

@@ -3,6 +3,7 @@
 import io
 import shutil
 import subprocess
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ from dvc.repo import Repo
 from dvc.stage.serialize import to_pipeline_file, to_single_stage_lockfile
 from rich.console import Console
 
+from cluster.agent import Job
 from cluster.display import Display
 from cluster.pipeline import DvcPipeline
 from cluster.scheduler import Board, State
+from cluster.workers import RayWorkers
+from cluster.workspace import Head
+from stages.params import StageResources
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,3 +99,55 @@ def test_the_table_shows_what_each_running_stage_printed_last(tmp_path: Path) ->
         assert len(row) <= width
         assert "loaded" not in stream.getvalue()
         assert any(line.startswith("teacher ") for line in lines)  # which has printed nothing yet
+
+
+class StandIn(RayWorkers):
+    """Workers without Ray and without stages: what is handed on runs until `finish`."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        def resources(stage: str) -> StageResources:
+            return StageResources(cpus=1, exclusive=stage.startswith("measure"))
+
+        def job(stage: str) -> Job:
+            return Job(stage, "", str(tmp_path / stage))
+
+        head = Head("", str(tmp_path), str(tmp_path), "", None, None, None)
+        super().__init__(head, job, resources, None, 2, StageResources(cpus=1))
+        self._slots = 2
+
+    def _hand_on(self, stage: str, here: bool) -> None:
+        (self._here if here else self._running)[Future()] = stage
+
+    @property
+    def run(self) -> set[str]:
+        return {*self._here.values(), *self._running.values()}
+
+    def finish(self, stage: str) -> None:
+        for running in (self._here, self._running):
+            for future in [future for future, name in running.items() if name == stage]:
+                del running[future]
+        held, self._held = self._held, []
+        for one, here in held:
+            self.submit(one, here)
+
+
+@pytest.mark.parametrize("cell_here", [True, False])
+@pytest.mark.parametrize("measurement_here", [True, False])
+def test_a_measurement_waits_for_what_ray_does_not_know_of(
+    tmp_path: Path, cell_here: bool, measurement_here: bool
+) -> None:
+    workers = StandIn(tmp_path)
+    workers.submit("cell", cell_here)
+    workers.submit("measure", measurement_here)
+    # if Ray has both, it keeps them apart itself
+    assert workers.run == ({"cell"} if cell_here or measurement_here else {"cell", "measure"})
+    workers.finish("cell")
+    assert workers.run == {"measure"}
+    if measurement_here:
+        assert workers.room([]) == 0
+    for cell in ("again", "and again"):
+        workers.submit(cell, True)
+    assert workers.run == {"measure"}
+    workers.finish("measure")
+    assert workers.run == {"again", "and again"}
+    assert workers.room([]) == 2

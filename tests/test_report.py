@@ -275,7 +275,7 @@ def test_a_share_above_all_of_it_and_one_that_says_nothing_are_named(values, pro
     pairs = compare(results, standings)
     better = Pair(0.02, Interval(-0.01, 0.05), np.array([0.9, 1.2]))
     vague = Pair(-0.02, Interval(-0.05, 0.01), np.array([-0.3, 1.2]))
-    found = load_measurements(Path("metrics"), Path("data"), MODELS, Making("embedded", "all", False))
+    found = load_measurements(Path("metrics"), Path("data"), MODELS, Making("embedded", "all", False, "fp32"))
     lines = cautions(results, {**pairs, ("CoLA", "distilbert"): better, ("RTE", "distilbert"): vague}, found)
     above = next(line for line in lines if "more than all of BERT's score" in line)
     assert "CoLA (91 to 119 %)" in above

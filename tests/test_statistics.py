@@ -16,6 +16,7 @@ from stages.reporting.statistics import (
     pearson,
     quantiles,
     retention,
+    wilson,
 )
 
 
@@ -31,6 +32,15 @@ def test_an_interval_of_accuracy_is_that_of_theory(score, rows):
     found = interval(accuracy, np.ones(rows), right)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
     assert interval(mean, np.zeros(rows), right) == found  # of rows' scores, such as SQuAD's
+
+
+@pytest.mark.parametrize(("score", "rows"), [(0.0, 10), (1.0, 3), (1.0, 71)])
+def test_a_perfect_score_is_not_certain(score, rows):
+    expected = stats.binomtest(round(score * rows), rows).proportion_ci(method="wilson")
+    found = wilson(score, rows)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    constant = interval(accuracy, np.ones(rows), np.full(rows, score))
+    assert constant == Interval(score, score)  # which is why
 
 
 def test_an_interval_of_pearson_is_that_of_theory():

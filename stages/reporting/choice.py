@@ -88,7 +88,9 @@ def _reason(found: Measurements, chosen: str, best: Sequence[str]) -> str:
         if chosen.startswith("onnx")
         else f" A phone needs an ONNX file, such as *{TITLES[_phone(found, best)]}*."
     )
-    return f"It is the fastest of these. {loss}{speed}{phone}"
+    fastest = min(best, key=found.latency) == chosen
+    first = "It is the fastest of these." if fastest else "None of these is shown to be faster."
+    return f"{first} {loss}{speed}{phone}"
 
 
 def _phone(found: Measurements, best: Sequence[str]) -> str:

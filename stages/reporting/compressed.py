@@ -33,22 +33,22 @@ ENOUGH_ROUNDS = 4
 class Making:
     """How the measured student was made, as far as it decides what its figures compare with.
 
-    `source` is where its text is from, `kl_tokens` what its distillation loss sees, `random` that nothing was trained;
-    `precision` and `threads` are those of the training.
+    `source` is where its text is from, `kl_tokens` what its distillation loss sees, `random` that nothing was trained,
+    `training` the precision and the threads.
     """
 
     source: str
     kl_tokens: str
     random: bool
-    precision: str = "auto"
-    threads: int = 1
+    training: str
 
     @classmethod
     def of(cls, params: Params) -> "Making":
         """Read it from the parameters."""
         random = params.teacher.init == "config" and not params.teacher.pretrain_steps and not params.epochs
-        hardware = params.hardware
-        return cls(params.download.source, params.distill.kl_tokens, random, hardware.precision, hardware.threads)
+        threads, evaluation = params.hardware.threads, params.finetune.threads or params.hardware.threads
+        training = f"precision {params.hardware.precision}; threads: {threads}, of an evaluation {evaluation}"
+        return cls(params.download.source, params.distill.kl_tokens, random, training)
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def _bottlenecks(found: Measurements) -> str:
     still = "still " if _worst(int8) == _worst(fp32) else ""
     return (
         f"**{verdict}**: of what an app is taken to afford ({limits}) the student in fp32 ONNX needs {_shares(fp32)}, "
-        f"for {length} tokens on this machine. In INT8 most is {still}asked of {_worst(int8)}: {_shares(int8)}. "
+        f"for {length} tokens on this machine. In INT8 {_worst(int8)} is {still}the largest share: {_shares(int8)}. "
         f"{_growth(found)}\n\n{_published_bottleneck(found, fp32)}"
     )
 
@@ -172,6 +172,7 @@ def _published_bottleneck(found: Measurements, ours: Mapping[str, float]) -> str
         f"Published, on an emulator: {row['size_mb']:.0f} MiB and {row['p50_ms']:.0f} ms in fp32, {_shares(uses)}, so "
         f"that {listed(_over(uses)) or 'neither'} stood in the way"
     )
-    here = [name for name in _over(ours) if name in uses]
-    verdict = "ours agrees" if here == _over(uses) else f"here {listed(here) or 'neither'} does: ours contradicts it"
-    return f"{theirs}; {verdict}, on another machine{'' if found.published_size else ' and for a smaller model'}."
+    here = _over(ours)
+    same = [name for name in here if name in uses] == _over(uses)
+    verdict = "ours agrees" if same else f"here {listed(here) or 'none'} {'do' if len(here) > 1 else 'does'}"
+    return f"{theirs}; {verdict}, on another machine{'' if found.published_size else ' and for another model'}."

@@ -12,11 +12,12 @@ from stages.reporting.published import PAPER, REPRODUCTION, PublishedRow
 from stages.reporting.summary import GLUE_TASKS, TEACHER, Standings, own, paper
 
 AVERAGE = "GLUE average"
+OTHER_METRICS = ("MRPC", "QQP", "STS-B")  # the paper's convention has other scores of them than the interval is of
 NOTE = (
     "Score of {student} / score of {teacher}, not corrected for chance, since chance was not published: in the paper's "
     "convention beside {paper}, in the reproduction's beside the reproduction with 1,000 samples a task. "
-    "Differences in points. A dash: {teacher} does not beat chance here. {equal}: the dev rows show no difference "
-    "between {student} and {teacher}.{other}"
+    "Differences in points. A dash: {teacher} does not beat chance here; averages are over all nine, as published. "
+    "{equal}: the dev rows show no difference between {student} and {teacher}.{other}"
 )
 OTHER = " Ours are on other data or of other models than the published ones: only the ratios compare."
 
@@ -74,7 +75,11 @@ def _table(results: Results, model: str, standings: Standings, pairs: Pairs) -> 
     for task in tasks:
         nothing_kept = task != AVERAGE and not standings[task, TEACHER].beats_chance
         equal = EQUAL if task != AVERAGE and not pairs[task, model].told_apart else ""
-        row = [_cells(None if nothing_kept else here[task], there[task], equal) for here, there in sides]
+        marks_of_sides = ("" if task in OTHER_METRICS else equal, equal)
+        row = [
+            _cells(None if nothing_kept else here[task], there[task], mark)
+            for (here, there), mark in zip(sides, marks_of_sides, strict=True)
+        ]
         body.append([task + marks.get(task, ""), *(cell for side in row for cell in side)])
     hub = all(results.first(task).source == "hub" for task in results.all_tasks())
     note = NOTE.format(
@@ -86,7 +91,7 @@ def _table(results: Results, model: str, standings: Standings, pairs: Pairs) -> 
 def _cells(ours: float | None, theirs: float, mark: str) -> list[str]:
     if ours is None:
         return [DASH, f"{100 * theirs:.1f} %", DASH]
-    return [f"{100 * ours:.1f} %{mark}", f"{100 * theirs:.1f} %", f"{100 * (ours - theirs):+z.1f}{mark}"]
+    return [f"{100 * ours:.1f} %{mark}", f"{100 * theirs:.1f} %", f"{100 * (ours - theirs):+z.1f}"]
 
 
 def ours(results: Results, model: str, score: Callable[[Cell], float]) -> dict[str, float | None]:

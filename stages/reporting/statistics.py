@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,17 @@ class Interval:
     def holds(self, value: float) -> bool:
         """Say whether a value lies within."""
         return self.low <= value <= self.high
+
+
+def wilson(score: float, rows: int, level: float = LEVEL) -> Interval:
+    """Compute Wilson's (1927) interval of a mean over `rows` values between 0 and 1.
+
+    For a score of 0 or 1, of which every resample is the same, so that the bootstrap would take it for certain.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = (score + z * z / (2 * rows)) / (1 + z * z / rows)
+    half = z / (1 + z * z / rows) * sqrt(score * (1 - score) / rows + z * z / (4 * rows * rows))
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
 
 
 def bootstrap(metric: Metric, labels: NDArray[np.float64], *models: NDArray[np.float64]) -> tuple[Draws, ...]:

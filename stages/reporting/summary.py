@@ -21,6 +21,7 @@ from stages.reporting.statistics import (
     pearson,
     quantiles,
     retention,
+    wilson,
 )
 
 TEACHER = "bert"
@@ -94,7 +95,11 @@ def standing(results: Results, task: str, model: str) -> Standing:
     """Set a model's score on a task beside what chance gives."""
     score, cells = results.spread(task, model, own), results.cells[task, model]
     (draws,) = bootstrap(METRICS.get(task, accuracy), *predictions(cells))
-    return Standing(score, quantiles(draws), chance(cells[0]))
+    interval, scale = quantiles(draws), 100.0 if task == "SQuAD" else 1.0
+    if score.median in (0.0, scale) and METRICS.get(task, mean) is mean:
+        interval = wilson(score.median / scale, cells[0].dev_rows)
+        interval = Interval(scale * interval.low, scale * interval.high)
+    return Standing(score, interval, chance(cells[0]))
 
 
 def predictions(cells: Sequence[Cell]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
