@@ -22,8 +22,8 @@ CLOSENESS = (
 )
 TASKS = (
     "Fine-tuned models on the whole dev set through ONNX Runtime; INT8 beside fp32 of the same model. Published is the "
-    "change of the same score in DistilBERT fine-tuned on the whole task, on a Xeon server: Intel Neural Compressor's "
-    "list of validated models."
+    "change of the same score in a model of the published size, fine-tuned on the whole task, on a Xeon server: Intel "
+    "Neural Compressor's list of validated models."
 )
 PEERS = {"SST-2": "sst2", "SQuAD": "squad_f1"}  # whose change was published
 
