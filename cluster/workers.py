@@ -117,10 +117,14 @@ class RayWorkers:
         if self._running:
             ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
             ended += [self._ended(reference) for reference in ready]
+        self._release()
+        return ended
+
+    def _release(self) -> None:
+        """Submit again what was held back, which is held back again if it still has to be."""
         held, self._held = self._held, []
         for stage, here in held:
             self.submit(stage, here)
-        return ended
 
     def close(self) -> None:
         """Leave no process and no workspace behind, whatever runs."""

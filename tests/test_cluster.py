@@ -226,6 +226,13 @@ def test_a_write_of_dvc_lock_that_is_cut_short_leaves_the_former_one(
     assert "up to date" in project.run("dvc", "status")
 
 
+def write_own_file(project: Project) -> None:
+    """Write own.bin, which neither git nor DVC has, so that no worker gets it."""
+    with (project.folder / ".gitignore").open("a") as ignored:
+        ignored.write("/own.bin\n")
+    (project.folder / "own.bin").write_text("not for git")
+
+
 @pytest.mark.long
 def test_workers_get_what_is_not_committed_and_the_rest_runs_here(project: Project) -> None:
     with (project.folder / "step.py").open("a") as code:
@@ -235,9 +242,7 @@ def test_workers_get_what_is_not_committed_and_the_rest_runs_here(project: Proje
     (project.folder / "dvc.yaml").write_text(
         pipeline.replace("deps: [data, step.py]", "deps: [data, own.bin, step.py]")
     )
-    with (project.folder / ".gitignore").open("a") as ignored:
-        ignored.write("/own.bin\n")
-    (project.folder / "own.bin").write_text("not for git")
+    write_own_file(project)
     project.repro("glue-eval@0")
     assert (project.folder / "data").read_text().startswith("from a file that git does not know yet, in ")
     assert ".dvc/tmp/cluster/" in (project.folder / "data").read_text()
@@ -276,9 +281,7 @@ time.sleep(2)
 @pytest.mark.long
 def test_nothing_runs_beside_a_measurement_wherever_it_runs(project: Project) -> None:
     """It is handed on when all else is, and ends up in the workspace itself, as what it reads is nowhere else."""
-    with (project.folder / ".gitignore").open("a") as ignored:
-        ignored.write("/own.bin\n")
-    (project.folder / "own.bin").write_text("not for git")
+    write_own_file(project)
     pipeline = (project.folder / "dvc.yaml").read_text()
     (project.folder / "dvc.yaml").write_text(pipeline.replace("  report:\n", f"{EXCLUSIVE}  report:\n"))
     for stage in ("speed-bench", "0", "1", "2", "3"):

@@ -126,9 +126,7 @@ class StandIn(RayWorkers):
         for running in (self._here, self._running):
             for future in [future for future, name in running.items() if name == stage]:
                 del running[future]
-        held, self._held = self._held, []
-        for one, here in held:
-            self.submit(one, here)
+        self._release()
 
 
 @pytest.mark.parametrize("cell_here", [True, False])
