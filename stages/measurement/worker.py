@@ -82,8 +82,9 @@ def measured(
 ) -> dict[str, Any]:
     """Time loading, the first inference, latency by length and throughput; times in ms, memory in MiB.
 
-    Throughput is a batch's rows over the median of the batches' seconds. Peak memory is that of loading and of single
-    rows of all lengths, as published figures are of single inferences: the batches come after it.
+    Throughput is a batch's rows over the median of the batches' seconds, and left out without batches. Peak memory is
+    that of loading and of single rows of all lengths, as published figures are of single inferences: the batches come
+    after it.
     """
     loaded: list[Inference] = []
     with PeakMemory() as peak:
@@ -99,15 +100,17 @@ def measured(
             )
             for length in specification["lengths"]
         }
-    rows, tokens = specification["throughput_batch"], specification["throughput_length"]
-    batches = repeated(lambda: infer(rows, tokens), 1, specification["batches"], clock)
-    return {
+    figures = {
         "load_ms": 1000 * load_seconds,
         "cold_start_ms": 1000 * cold_seconds,
         "latency_ms": {length: [1000 * seconds for seconds in found] for length, found in latency.items()},
-        "throughput": rows / median(batches),
         "peak_memory_mb": peak.growth / MIB,
     }
+    if specification["batches"]:
+        rows, tokens = specification["throughput_batch"], specification["throughput_length"]
+        batches = repeated(lambda: infer(rows, tokens), 1, specification["batches"], clock)
+        figures["throughput"] = rows / median(batches)
+    return figures
 
 
 def sentence_pairs(specification: dict[str, Any]) -> dict[str, Any]:
