@@ -9,6 +9,7 @@ server ends by itself when idle. Where forking is not safe (no Linux, a GPU driv
 """
 
 import contextlib
+import fcntl
 import gc
 import hashlib
 import importlib
@@ -132,19 +133,23 @@ def _connect(path: Path) -> socket.socket | None:
 
 
 def _start_server(path: Path) -> socket.socket | None:
-    """Start a server and wait until it has imported the libraries."""
+    """Start a server, unless another stage is just doing that, and wait until it has imported the libraries."""
     path.parent.mkdir(exist_ok=True)
-    server = subprocess.Popen(
-        [sys.executable, "-m", "stages.warm", str(path)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    give_up = time.monotonic() + START_SECONDS
-    while time.monotonic() < give_up and server.poll() is None:
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if connection := _connect(path):
             return connection
-        time.sleep(0.05)
-    server.kill()
-    return None
+        server = subprocess.Popen(
+            [sys.executable, "-m", "stages.warm", str(path)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        give_up = time.monotonic() + START_SECONDS
+        while time.monotonic() < give_up and server.poll() is None:
+            if connection := _connect(path):
+                return connection
+            time.sleep(0.05)
+        server.kill()
+        return None
 
 
 def serve(path: Path) -> None:
@@ -160,10 +165,13 @@ def serve(path: Path) -> None:
         listener.bind(str(private))
         private.chmod(0o600)
         listener.listen()
-        private.replace(path)  # appears only when it is ready; of two servers started at once the later one stays
+        mine = private.stat().st_ino
+        private.replace(path)  # appears only when it is ready
         connection = _accept(listener)
         if connection is None:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ino == mine:  # and not that of a server that took this one's place
+                    path.unlink()
     if connection is not None:
         _handle(connection)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -31,16 +32,28 @@ def main() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project whose one stage tells what it sees; its server is ended afterwards."""
-    folder = tmp_path_factory.mktemp("project")
+    with project(tmp_path_factory.mktemp("project")) as folder:
+        yield folder
+
+
+@contextmanager
+def project(folder: Path) -> Iterator[Path]:
     (folder / "stages").symlink_to(ROOT / "stages")
     (folder / "probe.py").write_text(STAGE)
     yield folder
+    for pid in processes(folder):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def processes(folder: Path) -> set[int]:
+    """Return the servers of a project, with their forks."""
+    found = set()
     for process in Path("/proc").glob("[0-9]*/cwd"):
-        try:
+        with suppress(OSError):
             if process.resolve() == folder and b"stages.warm" in (process.parent / "cmdline").read_bytes():
-                os.kill(int(process.parent.name), signal.SIGKILL)
-        except (OSError, PermissionError):
-            continue
+                found.add(int(process.parent.name))
+    return found
 
 
 def start(folder: Path, *arguments: str, warm: str = "1", pythonpath: Path | None = None) -> "subprocess.Popen[str]":
@@ -127,3 +140,10 @@ def test_a_copy_of_the_project_shares_the_server_but_not_the_code(folder: Path, 
     assert (status, err.splitlines()[-1]) == (1, "error: the copy")
     assert str(tmp_path) in out
     assert len(list((folder / ".cache").glob("warm-*.sock"))) == servers
+
+
+def test_stages_that_start_at_once_start_one_server(tmp_path: Path) -> None:
+    with project(tmp_path):
+        both = [start(tmp_path, str(number)) for number in range(2)]
+        assert [finish(process)[0] for process in both] == [0, 0]
+        assert len(processes(tmp_path)) == 1
