@@ -348,7 +348,7 @@ class SpeedBench(Section):
 class StageResources(Section):
     """What a stage takes of a machine where stages run side by side; no part of any result."""
 
-    cpus: float | None = Field(default=None, gt=0, description="null: as many as `hardware.threads`")
+    cpus: float | None = Field(default=None, gt=0, description="null: the threads that it computes with")
     gpus: float = Field(default=0, ge=0, description="none where the machine or cluster has none")
     exclusive: bool = Field(default=False, description="all CPUs of a machine, as measuring wants it")
     processes: int | None = Field(

@@ -111,6 +111,13 @@ def test_what_is_timed_of_a_model() -> None:
     assert batches == one_row[16] == one_row[64] == []
 
 
+def test_without_batches_there_is_no_throughput() -> None:
+    sizes: list[int] = []
+    found = measured(lambda: lambda rows, tokens: sizes.append(rows), {**SPECIFICATION, "batches": 0})
+    assert "throughput" not in found
+    assert set(sizes) == {1}
+
+
 def test_peak_memory_is_of_single_rows() -> None:
     def load() -> Callable[[int, int], None]:
         return lambda rows, tokens: fresh_pages().close() if rows == 8 else None

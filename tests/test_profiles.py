@@ -65,6 +65,8 @@ def test_real_profiles_do_not_inherit_the_exceptions_of_the_generated_tasks(name
     assert set(map(str, merged["glue"]["tasks"].values())) == {"{}"}
     assert merged["squad"]["tasks"]["SQuAD"]["learning_rate"] <= 2e-4
     assert merged["imdb"]["tasks"]["IMDb"]["learning_rate"] <= 2e-4
+    assert merged["imdb"]["tasks"]["IMDb"]["epochs"] is None
+    assert "epochs" not in merged["squad"]["tasks"]["SQuAD"]
 
 
 @pytest.mark.parametrize("name", ["tiny", "mini", "reproduction", "paper"])
