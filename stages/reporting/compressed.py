@@ -47,7 +47,8 @@ class Making:
         """Read it from the parameters."""
         random = params.teacher.init == "config" and not params.teacher.pretrain_steps and not params.epochs
         threads, evaluation = params.hardware.threads, params.finetune.threads or params.hardware.threads
-        training = f"precision {params.hardware.precision}; threads: {threads}, of an evaluation {evaluation}"
+        own = "" if evaluation == threads else f", of an evaluation {evaluation}"
+        training = f"precision {params.hardware.precision}; threads: {threads}{own}"
         return cls(params.download.source, params.distill.kl_tokens, random, training)
 
 
