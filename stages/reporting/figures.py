@@ -61,7 +61,10 @@ def front(points: Sequence[Point]) -> set[Point]:
 
 
 def _annotate(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Label points; labels of points that (nearly) coincide are joined, so that they stay readable."""
+    """Label points; labels of points that (nearly) coincide are joined, so that they stay readable.
+
+    A label stands on the right of its point, or on the left where another point is in the way.
+    """
     width, height = (max(point[i] for point in points.values()) for i in (0, 1))
     groups: list[tuple[tuple[float, float], list[str]]] = []
     for label, point in sorted(points.items(), key=lambda item: (item[1][1], item[1][0])):
@@ -72,9 +75,13 @@ def _annotate(axes: Axes, points: dict[str, tuple[float, float]]) -> None:
         else:
             groups.append((point, [label]))
     for point, labels in groups:
-        axes.annotate(
-            "\n".join(reversed(labels)), point, xytext=(12, 0), textcoords="offset points", va="center", fontsize=9
+        hidden = any(
+            0 < other[0] - point[0] < 0.35 * width and abs(other[1] - point[1]) < 0.06 * height for other, _ in groups
         )
+        axes.annotate(
+            "\n".join(reversed(labels)), point, xytext=(-12 if hidden else 12, 0), textcoords="offset points",
+            ha="right" if hidden else "left", va="center", fontsize=9,
+        )  # fmt: skip
 
 
 def latency(found: Measurements, paths: Sequence[Path]) -> None:
