@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,19 +42,18 @@ def project(folder: Path) -> Iterator[Path]:
     (folder / "stages").symlink_to(ROOT / "stages")
     (folder / "probe.py").write_text(STAGE)
     yield folder
-    for pid in processes(folder):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    for process in servers(folder):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
-def processes(folder: Path) -> set[int]:
+def servers(folder: Path) -> list[psutil.Process]:
     """Return the servers of a project, with their forks."""
-    found = set()
-    for process in Path("/proc").glob("[0-9]*/cwd"):
-        with suppress(OSError):
-            if process.resolve() == folder and b"stages.warm" in (process.parent / "cmdline").read_bytes():
-                found.add(int(process.parent.name))
-    return found
+    return [
+        process
+        for process in psutil.process_iter(["cwd", "cmdline"])
+        if process.info["cwd"] == str(folder) and "stages.warm" in (process.info["cmdline"] or ())
+    ]
 
 
 def start(folder: Path, *arguments: str, warm: str = "1", pythonpath: Path | None = None) -> "subprocess.Popen[str]":
@@ -146,4 +146,4 @@ def test_stages_that_start_at_once_start_one_server(tmp_path: Path) -> None:
     with project(tmp_path):
         both = [start(tmp_path, str(number)) for number in range(2)]
         assert [finish(process)[0] for process in both] == [0, 0]
-        assert len(processes(tmp_path)) == 1
+        assert len(servers(tmp_path)) == 1
