@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from stages import preflight, profile
 from stages.errors import UserError
 from stages.params import Params, validate
+from stages.runtime import use_bf16
 from stages.sources.schema import GLUE
 
 Machine = Callable[[Params, float], None]
@@ -146,6 +147,25 @@ def test_the_speed_is_measured_in_the_precision_of_training(
     monkeypatch.setattr(torch, "ones", lambda size, **options: asked.append(options["dtype"]) or ones(1, 1))
     assert preflight.operations_per_second(params(hardware={"threads": 1, "precision": precision}).hardware) > 0
     assert asked == [dtype, dtype]
+
+
+@pytest.mark.parametrize(
+    ("processor", "instructions", "faster"),
+    [
+        ("Intel Xeon", {"avx512_bf16": True}, False),  # a virtual machine that hides AMX
+        ("Intel Xeon", {"avx512_bf16": True, "amx_bf16": True}, True),
+        ("AMD EPYC", {"avx512_bf16": True}, True),
+        ("AMD EPYC", {"avx512_bf16": False}, False),
+        ("Neoverse", {"sve_bf16": True}, True),
+    ],
+)
+def test_auto_trains_in_bf16_where_the_processor_gains_by_it(
+    processor: str, instructions: dict[str, bool], faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": processor, **instructions})
+    assert use_bf16(params(hardware={"threads": 1, "precision": "auto"}).hardware) == faster
+    assert use_bf16(params(hardware={"threads": 1, "precision": "bf16"}).hardware)
 
 
 def test_nothing_is_refused_where_nothing_long_has_to_run(
