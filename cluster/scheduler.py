@@ -105,15 +105,11 @@ class Board:
     exclusive: Container[str] = frozenset()  # beside which nothing runs
     stages: dict[str, Progress] = field(init=False)
     _below: dict[str, float] = field(init=False)  # seconds of the longest way from each on, itself included
-    _above: dict[str, set[str]] = field(init=False)  # all that each needs, directly or not
 
     def __post_init__(self) -> None:
         self.stages = {stage: Progress() for stage in self.upstream}
         usual = median(self.seconds.values()) if self.seconds else 1.0
         own = {stage: self.seconds.get(stage, usual) for stage in self.upstream}
-        self._above = {}
-        for stage, direct in self.upstream.items():
-            self._above[stage] = set(direct).union(*(self._above[other] for other in direct))
         self._below = dict(own)
         for stage in reversed(list(self.upstream)):
             for needed in self.upstream[stage]:
@@ -122,10 +118,8 @@ class Board:
     def ready(self) -> list[str]:
         """List the stages that wait for nothing any more, first those with the longest way to go below them.
 
-        Of equals the one that needed most goes first: of what needs little, as a grid's cells, there are many, which
-        fill gaps at the end.
-        Those beside which nothing runs come last, since all CPUs have to become idle for them, and only once no other
-        that was handed on waits for room: Ray may start either first.
+        Those beside which nothing runs come last, and not while another waits for a worker, since Ray might start them
+        before it.
         """
         waits = any(stage not in self.exclusive for stage in self.named(State.HANDED_ON))
         found = [
@@ -135,7 +129,7 @@ class Board:
             and not (waits and stage in self.exclusive)
             and all(self.stages[needed].state in FINISHED for needed in self.upstream[stage])
         ]
-        return sorted(found, key=lambda stage: (stage in self.exclusive, -self._below[stage], -len(self._above[stage])))
+        return sorted(found, key=lambda stage: (stage in self.exclusive, -self._below[stage]))
 
     def hand_on(self, stage: str) -> None:
         """Note that the stage is to run."""

@@ -53,13 +53,15 @@ class RayWorkers:
     def room(self, handed_on: Sequence[str]) -> int:
         """Return how many more to hand on: no more than can run at once wait in Ray, which starts whatever fits.
 
-        None while one waits that is larger than most: others would take each CPU that becomes free before it. Nor while
-        one has this machine's workspace and all of its CPUs.
+        None while one waits that is larger than most or wants all CPUs: others would take each CPU that becomes free
+        before it. Nor while one has this machine's workspace and all of its CPUs.
         """
         if self._held or any(self._resources(stage).exclusive for stage in self._here.values()):
             return 0
         waiting = [stage for stage in self._running.values() if stage in handed_on]
-        if any(self._share(stage)[0] > (self._usual.cpus or 1) for stage in waiting):
+        if any(
+            self._resources(stage).exclusive or self._share(stage)[0] > (self._usual.cpus or 1) for stage in waiting
+        ):
             return 0
         return max(0, self._slots - len(handed_on))
 
@@ -104,7 +106,7 @@ class RayWorkers:
         try:
             there: list[str] = self._ray.get(self._register.take.remote(), timeout=REGISTER_SECONDS)
         except (self._ray.exceptions.RayError, TimeoutError):
-            return here  # its machine is gone or busy; Ray starts it elsewhere, and the display alone is the poorer
+            return here  # its machine is gone or busy; Ray starts it elsewhere, and meanwhile only ends are known
         return here + there
 
     def wait(self, seconds: float) -> list[Outcome]:

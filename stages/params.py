@@ -50,7 +50,7 @@ class Hardware(Section):
     """What training runs on; both settings change floating-point results."""
 
     threads: int = Field(ge=1, le=1024, description="CPU threads of a stage")
-    precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 autocast where the hardware gains by it")
+    precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 autocast where that is faster than fp32")
 
 
 class Embedded(Section):

@@ -36,16 +36,18 @@ def _keep_freed_memory() -> None:
 def use_bf16(hardware: Hardware) -> bool:
     """Whether to train under bf16 autocast: as asked, or with `auto` where the GPU or CPU multiplies bf16 faster.
 
-    Having the instructions is not enough: on an Intel Xeon with AVX512_BF16 but without AMX, torch 2.13 trains in bf16
-    at little more than half the speed of fp32 (`benchmarks/finetuning.py`), while on an AMD EPYC it gains.
+    Having the instructions is not enough: on an Intel Xeon with AVX512_BF16 but without AMX, torch 2.13 fine-tunes in
+    bf16 at little more than half the speed of fp32 (`benchmarks/finetuning.py`), while on an AMD EPYC it gains.
     """
     if hardware.precision != "auto":
         return hardware.precision == "bf16"
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     cpu = torch.cpu.get_capabilities()
-    avx512 = cpu.get("avx512_bf16", False) and not str(cpu.get("cpu_name", "")).startswith("Intel")
-    return avx512 or any(cpu.get(name, False) for name in ("amx_bf16", "sve_bf16", "bf16"))
+    amd = str(cpu.get("cpu_name", "")).startswith("AMD")
+    return (amd and cpu.get("avx512_bf16", False)) or any(
+        cpu.get(name, False) for name in ("amx_bf16", "sve_bf16", "bf16")
+    )
 
 
 def set_dropout(model: nn.Module, dropout: float | None) -> None:

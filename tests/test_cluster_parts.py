@@ -149,3 +149,11 @@ def test_a_measurement_waits_for_what_ray_does_not_know_of(
     workers.finish("measure")
     assert workers.run == {"again", "and again"}
     assert workers.room([]) == 2
+
+
+def test_nothing_joins_a_measurement_that_waits_in_ray(tmp_path: Path) -> None:
+    workers = StandIn(tmp_path)
+    workers._machines = [(1.0, 0.0)]  # no larger than what the short stages take
+    workers.submit("measure", False)
+    assert workers.room(["measure"]) == 0
+    assert workers.room([]) == 2  # it runs

@@ -156,7 +156,9 @@ def test_the_speed_is_measured_in_the_precision_of_training(
         ("Intel Xeon", {"avx512_bf16": True, "amx_bf16": True}, True),
         ("AMD EPYC", {"avx512_bf16": True}, True),
         ("AMD EPYC", {"avx512_bf16": False}, False),
+        ("", {"avx512_bf16": True}, False),
         ("Neoverse", {"sve_bf16": True}, True),
+        ("Neoverse", {"bf16": True}, True),
     ],
 )
 def test_auto_trains_in_bf16_where_the_processor_gains_by_it(
@@ -166,6 +168,14 @@ def test_auto_trains_in_bf16_where_the_processor_gains_by_it(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": processor, **instructions})
     assert use_bf16(params(hardware={"threads": 1, "precision": "auto"}).hardware) == faster
     assert use_bf16(params(hardware={"threads": 1, "precision": "bf16"}).hardware)
+    assert not use_bf16(params(hardware={"threads": 1, "precision": "fp32"}).hardware)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_trains_in_bf16_on_a_gpu_that_has_it(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
+    assert use_bf16(params(hardware={"threads": 1, "precision": "auto"}).hardware) == native
 
 
 def test_nothing_is_refused_where_nothing_long_has_to_run(

@@ -168,7 +168,7 @@ def test_results_that_do_not_arrive_are_made_again() -> None:
 def test_what_most_stages_wait_for_goes_first() -> None:
     chain = {"cell": frozenset[str](), "a": frozenset[str](), "b": frozenset({"a"}), "c": frozenset({"b", "cell"})}
     _, workers = run(FakePipeline(chain), slots=1)
-    assert [stage for stage, _ in workers.submitted] == ["a", "b", "cell", "c"]
+    assert [stage for stage, _ in workers.submitted] == ["a", "cell", "b", "c"]
 
 
 def test_what_nothing_runs_beside_goes_when_no_other_can() -> None:
@@ -177,12 +177,6 @@ def test_what_nothing_runs_beside_goes_when_no_other_can() -> None:
     workers = FakeWorkers(clock, 1)
     schedule(FakePipeline(graph), workers, clock=lambda: clock.now, exclusive={"measure"})
     assert [stage for stage, _ in workers.submitted] == ["cell0", "cell1", "measure", "report"]
-
-
-def test_of_equals_the_one_that_needed_most_goes_first() -> None:
-    cells = {f"cell{number}": frozenset[str]() for number in range(4)}
-    _, workers = run(FakePipeline(cells | {"export": frozenset({"cell0"}), "quality": frozenset({"export"})}), slots=1)
-    assert [stage for stage, _ in workers.submitted] == ["cell0", "export", "quality", "cell1", "cell2", "cell3"]
 
 
 def test_what_nothing_runs_beside_does_not_wait_together_with_others() -> None:
