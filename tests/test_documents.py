@@ -93,7 +93,7 @@ SELECTED: dict[str, set[str]] = {
     },
     "-S 'seeds=[42,43,44]'": {"*-eval@*-43", "*-eval@*-44", "report"},
     "-S 'seeds=[42,43,44,45,46]' glue-eval": {f"glue-eval@*-{seed}" for seed in (43, 44, 45, 46)},
-    "-S '+glue.tasks.RTE.learning_rate=5e-5'": {"glue-eval@*-RTE-42", "report"},
+    "-S '+glue.tasks.MRPC.learning_rate=5e-5'": {"glue-eval@*-MRPC-42", "report"},
     "-S glue.tasks.RTE.epochs=5.0": {"glue-eval@*-RTE-42", "report"},
     "-S '~glue.tasks.WNLI'": {"report"},
     "-S prune.amount=0.7": {"prune"},
