@@ -29,6 +29,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForMaskedLM
 from turns import Measured, by_turns, machine
 
+from stages.core.params import Hardware
+from stages.core.runtime import attention_implementation, configure, set_dropout
 from stages.distillation.checkpoints import Checkpoints
 from stages.distillation.corpus import Blocks
 from stages.distillation.masking import Batch, Draws, Masking
@@ -37,8 +39,6 @@ from stages.distillation.objectives import TripleLoss
 from stages.distillation.schedule import Schedule
 from stages.distillation.student import build_student
 from stages.distillation.trainer import BlockTrainer
-from stages.params import Hardware
-from stages.runtime import attention_implementation, configure, set_dropout
 
 CLS, SEP, MASK, FIRST_ORDINARY = 101, 102, 103, 1000  # of bert-base-uncased's vocabulary
 LAYERS = (0, 2, 4, 7, 9, 11)

@@ -31,9 +31,9 @@ from transformers import (
 )
 from turns import by_turns, machine
 
+from stages.core.params import Hardware, Recipe
+from stages.core.runtime import attention_implementation, configure
 from stages.finetuning.trainer import fine_tune
-from stages.params import Hardware, Recipe
-from stages.runtime import attention_implementation, configure
 
 MEDIAN_LENGTH, SPREAD, LONGEST = 32, 0.5, 128
 BATCH = 32

@@ -19,8 +19,8 @@ from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize
 from transformers import DistilBertForMaskedLM
 from turns import MIB, by_turns, machine
 
-from stages.compression.int8 import Int8Linear
 from stages.compression.quantization import quantize
+from stages.modeling.int8 import Int8Linear
 
 COMPILED = ", compiled"
 MODELS = ("fp32", "ours", "torchao", f"torchao{COMPILED}")

@@ -26,10 +26,10 @@ from cluster.pipeline import DvcPipeline
 from cluster.scheduler import Board, State, schedule
 from cluster.workers import RayWorkers
 from cluster.workspace import Head
-from stages import entry
-from stages.artifacts import write_json
-from stages.errors import UserError
-from stages.params import Params, StageResources, load_params
+from stages.core import entry
+from stages.core.artifacts import write_json
+from stages.core.errors import UserError
+from stages.core.params import Params, StageResources, load_params
 
 FOLDER = Path(".dvc/tmp/cluster")
 LOGS = FOLDER / "logs"
@@ -124,8 +124,9 @@ def write_seconds(board: Board) -> None:
 
 def threads(stage: str, params: Params) -> int:
     """Return how many threads a stage computes with, after which its CPUs are counted where `resources` has none."""
-    short = stage.partition("@")[0] in EVALUATIONS
-    return (short and params.finetune.threads) or params.hardware.threads
+    name = stage.partition("@")[0]
+    section = params.finetune if name in EVALUATIONS else params.distill if name == "distill" else params.hardware
+    return section.threads or params.hardware.threads
 
 
 def describe(repo: Repo) -> Head:

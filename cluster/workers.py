@@ -15,7 +15,7 @@ from typing import Any
 from cluster import workspace
 from cluster.agent import Agent, Job
 from cluster.scheduler import End, Outcome
-from stages.params import StageResources
+from stages.core.params import StageResources
 
 CLOSING_SECONDS = 15.0
 REGISTER_SECONDS = 5.0

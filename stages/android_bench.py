@@ -19,8 +19,8 @@ from stages.android.bundle import LIBRARY, Bundle, install, open_bundle
 from stages.android.device import Device, ThisMachine, work_folder
 from stages.android.facts import device_facts, device_kind, device_name, device_state
 from stages.android.results import Protocol, Result, Runtime, write_result
-from stages.entry import run
-from stages.errors import UserError
+from stages.core.entry import run
+from stages.core.errors import UserError
 from stages.measurement.variants import ONNX_MODELS
 
 ON_A_PHONE = "/data/local/tmp"

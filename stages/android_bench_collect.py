@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stages.entry import run
+from stages.core.entry import run
 
 EXPORTED = Path("models/onnx")
 RESULTS = Path("android/results")
@@ -14,8 +14,8 @@ def main() -> None:
     """Write a row a model and the figure, and name the records that do not count."""
     from stages.android.collection import collect, row
     from stages.android.figure import draw
-    from stages.artifacts import atomic_path, file_sha256, write_json
-    from stages.errors import UserError
+    from stages.core.artifacts import atomic_path, file_sha256, write_json
+    from stages.core.errors import UserError
     from stages.measurement.variants import ONNX_MODELS
 
     paths = {name: EXPORTED / f"{name}.onnx" for name in ONNX_MODELS}

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from stages import warm
-from stages.params import load_params
+from stages.core import warm
+from stages.core.params import load_params
 
 TEACHER = Path("models/bert")
 STUDENT = Path("models/distilbert")
@@ -14,21 +14,21 @@ def main() -> None:
     """Train the student and write it with its held-out losses and curve."""
     params = load_params()
 
-    from stages import processes
+    from stages.core import processes
 
     if processes.spread("stages.distill", "distill", params):
         return
 
-    from stages.artifacts import write_json
     from stages.cards.card import shown_parameters
     from stages.cards.checkpoints import student_card
     from stages.cards.terms import sources_of_data
+    from stages.core.artifacts import write_json
+    from stages.core.runtime import configure
     from stages.distillation.checkpoints import Checkpoints
     from stages.distillation.display import Curve
     from stages.distillation.distilling import distil, load_inputs, save_student, settings_key
-    from stages.runtime import configure
 
-    configure(params.hardware)
+    configure(params.hardware, params.distill.threads)
     text = sources_of_data(CORPUS)
     state = processes.state()
     with state.main_process_first():  # which packs the corpus

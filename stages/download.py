@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.entry import run
-from stages.params import Download, load_params
+from stages.core.entry import run
+from stages.core.params import Download, load_params
 
 if TYPE_CHECKING:
     from stages.sources.corpus import World

@@ -6,8 +6,7 @@ python -m stages.glue_eval --model bert --task CoLA --seed 42
 from collections.abc import Sequence
 from pathlib import Path
 
-from stages import warm
-from stages.finetuning.arguments import parse
+from stages.core import warm
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -15,8 +14,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises UserError for wrong arguments, parameters, data or checkpoints.
     """
+    from stages.finetuning.arguments import parse  # here: the process that asks for a warm fork does without
+
     cell = parse("glue", argv)
-    from stages import processes  # heavy, as the next: after the arguments are known to be right
+    from stages.core import processes  # heavy, as the next: after the arguments are known to be right
     from stages.finetuning.classification import evaluate
 
     if not processes.spread("stages.glue_eval", "glue-eval", cell.params):

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from stages import warm
-from stages.params import load_params
+from stages.core import warm
+from stages.core.params import load_params
 
 CHECKPOINTS = {"baseline": Path("models/distilbert"), "pruned": Path("models/pruned")}
 MODELS = Path("models/onnx")
@@ -16,15 +16,15 @@ def main() -> None:
     """Export, verify and score every model, and write all files together or none."""
     params = load_params()
 
-    from stages.artifacts import atomic_path, write_json
     from stages.cards.card import shown_parameters
     from stages.cards.checkpoints import onnx_card
     from stages.cards.terms import sources_of_data
-    from stages.compression.loading import load_masked_lm
+    from stages.core.artifacts import atomic_path, write_json
+    from stages.core.runtime import configure
     from stages.deployment.masked_lm import export_masked_lm
     from stages.deployment.tasks import data_folder, export_task
     from stages.finetuning.tasks import file_prefix
-    from stages.runtime import configure
+    from stages.modeling.loading import load_masked_lm
 
     configure(params.hardware)
     students = {name: load_masked_lm(checkpoint) for name, checkpoint in CHECKPOINTS.items()}

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages import entry
-from stages.errors import UserError
-from stages.params import Corpus, DataSet, Download, Hardware, Params, Recipe, Teacher, load_params
+from stages.core import entry
+from stages.core.errors import UserError
+from stages.core.params import Corpus, DataSet, Download, Hardware, Params, Recipe, Teacher, load_params
 from stages.sources import files
 from stages.sources.datacard import DataCard
 from stages.sources.hub import Repository
@@ -139,7 +139,7 @@ def operations_per_second(hardware: Hardware) -> float:
     """Measure a matrix product of a training step's size in the precision of training, in operations a second."""
     import torch
 
-    from stages.runtime import use_bf16
+    from stages.core.runtime import use_bf16
 
     cuda = torch.cuda.is_available()
     torch.set_num_threads(hardware.threads)

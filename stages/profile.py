@@ -7,10 +7,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages import entry
-from stages.artifacts import atomic_path
-from stages.errors import UserError
-from stages.params import PARAMS_FILE, validate
+from stages.core import entry
+from stages.core.artifacts import atomic_path
+from stages.core.errors import UserError
+from stages.core.params import PARAMS_FILE, validate
 
 PROFILES = Path("profiles")
 BASE = "tiny"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from stages import warm
-from stages.params import load_params
+from stages.core import warm
+from stages.core.params import load_params
 
 TEACHER = Path("models/bert")
 STUDENT = Path("models/distilbert")
@@ -15,16 +15,17 @@ def main() -> None:
     """Prune, let the model recover where asked, and write it with its sizes, held-out losses and curve."""
     params = load_params()
 
-    from stages.artifacts import write_json
     from stages.cards.card import shown_parameters
     from stages.cards.checkpoints import pruned_card
     from stages.cards.terms import sources_of_data
-    from stages.compression.loading import load_masked_lm, parameter_count, sparsity
     from stages.compression.pruning import prune
     from stages.compression.recovery import recover, recovery_checkpoints
+    from stages.core.artifacts import write_json
+    from stages.core.runtime import configure
     from stages.distillation.display import Curve
     from stages.distillation.distilling import load_inputs, save_student
-    from stages.runtime import configure
+    from stages.modeling.loading import load_masked_lm, parameter_count
+    from stages.modeling.zeros import sparsity
 
     configure(params.hardware)
     student, text = load_masked_lm(STUDENT), sources_of_data(CORPUS)

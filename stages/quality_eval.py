@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages import warm
-from stages.params import Params, load_params
+from stages.core import warm
+from stages.core.params import Params, load_params
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,12 +25,12 @@ def main() -> None:
 
     from tqdm.auto import tqdm
 
-    from stages.artifacts import write_rows
-    from stages.compression.loading import load_masked_lm
+    from stages.core.artifacts import write_rows
+    from stages.core.reading import load_tokenizer
+    from stages.core.runtime import configure
     from stages.measurement.quality import Criterion, Student, Vocabulary, rows, tallies, torch_forward
     from stages.measurement.variants import VARIANTS
-    from stages.reading import load_tokenizer
-    from stages.runtime import configure
+    from stages.modeling.loading import load_masked_lm
 
     configure(params.hardware)
     variants = [variant.require() for variant in VARIANTS]
@@ -67,7 +67,7 @@ def forward(variant: "Variant", params: Params) -> "Forward":
     from stages.measurement.quality import onnx_forward, torch_forward
 
     if variant.runtime == "torch":
-        from stages.compression.loading import load_masked_lm
+        from stages.modeling.loading import load_masked_lm
 
         return torch_forward(load_masked_lm(variant.path))
     from stages.deployment.session import open_session

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from stages import warm
-from stages.params import load_params
+from stages.core import warm
+from stages.core.params import load_params
 
 VARIANTS = {"quantized": Path("models/distilbert"), "combined": Path("models/pruned")}
 HELD_OUT = Path("data/corpus/dev.parquet")
@@ -13,11 +13,11 @@ def main() -> None:
     """Write models/quantized and models/combined, and how far each is from the float model that it was made of."""
     params = load_params()
 
-    from stages.artifacts import write_json
     from stages.cards.card import shown_parameters
     from stages.cards.checkpoints import quantized_card
     from stages.compression.quantization import load_source, quantize_checkpoint
-    from stages.runtime import configure
+    from stages.core.artifacts import write_json
+    from stages.core.runtime import configure
 
     configure(params.hardware)
     length = params.distill.block_length

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages import entry
-from stages.artifacts import atomic_path, read_json, write_rows
-from stages.params import load_params
+from stages.core import entry
+from stages.core.artifacts import atomic_path, read_json, write_rows
+from stages.core.params import load_params
 from stages.reporting import devices, figures, findings, page, score_figures, tables, variant_tables
 from stages.reporting.cautions import cautions
 from stages.reporting.cells import Results, load_results

@@ -13,8 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.entry import run
-from stages.errors import UserError
+from stages.core.entry import run
+from stages.core.errors import UserError
 
 SHOWN = 5  # names in a message
 

@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from stages import warm
-from stages.errors import UserError
-from stages.params import Params, load_params
+from stages.core import warm
+from stages.core.errors import UserError
+from stages.core.params import Params, load_params
 
 METRICS = Path("metrics")
 ROUNDS = Path("data/eval/speed/rounds.json")
@@ -18,11 +18,11 @@ def main() -> None:
     """Measure, and write metrics/speed, metrics/compression and all rounds with the machine they were taken on."""
     params = load_params()
 
-    from stages.artifacts import write_json, write_rows
+    from stages.core.artifacts import write_json, write_rows
+    from stages.core.runtime import configure
     from stages.measurement.machine import describe
     from stages.measurement.rounds import summarise
     from stages.measurement.timing import spread
-    from stages.runtime import configure
 
     configure(params.hardware)
     pairs, parameters = check(params)
@@ -39,7 +39,7 @@ def main() -> None:
 
 def check(params: Params) -> tuple[list[list[str]], dict[str, int]]:
     """Refuse what would fail after minutes of measuring; returns the sentence pairs to be timed, and models' sizes."""
-    from stages.artifacts import read_json
+    from stages.core.artifacts import read_json
     from stages.finetuning.cells import read_rows
     from stages.measurement.facts import checkpoint_facts
     from stages.measurement.variants import VARIANTS

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from stages import warm
-from stages.params import load_params
+from stages.core import warm
+from stages.core.params import load_params
 
 OUTPUT = Path("models/bert")
 CORPUS = Path("data/corpus")
@@ -13,15 +13,15 @@ def main() -> None:
     """Load or make the teacher, pre-train it, and write it with its held-out losses and curve."""
     params = load_params()
 
-    from stages.artifacts import write_json
     from stages.cards.card import shown_parameters
     from stages.cards.checkpoints import teacher_card
     from stages.cards.terms import sources_of_data
+    from stages.core.artifacts import write_json
+    from stages.core.runtime import configure
     from stages.distillation.corpus import load_blocks
     from stages.distillation.display import Curve
     from stages.distillation.pretraining import pretrain
     from stages.distillation.teachers import resolve, save_teacher
-    from stages.runtime import configure
 
     configure(params.hardware)
     settings, text = params.teacher, sources_of_data(CORPUS)

@@ -7,7 +7,7 @@ import pytest
 from stages.android.adb import AdbDevice, choose
 from stages.android.device import Answer, ThisMachine, work_folder
 from stages.android.facts import device_facts, device_kind, device_state
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 
 @pytest.fixture

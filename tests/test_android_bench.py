@@ -14,7 +14,7 @@ from android_loopback import DEBIAN, INSTALL, QEMU, ROOT, SERIAL, Loopback, loop
 from android_models import write_model, write_models
 
 from stages.android.results import Result, read_result
-from stages.artifacts import file_sha256
+from stages.core.artifacts import file_sha256
 from stages.measurement.variants import ONNX_MODELS
 
 EMULATOR = """case "$1" in
@@ -304,7 +304,7 @@ def test_a_model_of_another_shape_is_told(tmp_path: Path) -> None:
     import onnx
 
     from stages.android.agreement import reference
-    from stages.errors import UserError
+    from stages.core.errors import UserError
 
     path = write_model(tmp_path / "tiny.onnx")
     model = onnx.load(path)

@@ -20,8 +20,8 @@ from stages.android.agreement import Reference, compare
 from stages.android.bench import reason, remaining
 from stages.android.collection import collect, row
 from stages.android.results import Protocol, Result, RunnerReport, parse_report, read_result, write_result
-from stages.artifacts import file_sha256
-from stages.errors import UserError
+from stages.core.artifacts import file_sha256
+from stages.core.errors import UserError
 from stages.measurement.variants import ONNX_MODELS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,7 +13,7 @@ from android_loopback import DEBIAN, HEADERS, INSTALL, QEMU, ROOT, require
 from android_models import VOCABULARY, write_int8, write_model
 
 from stages.android.agreement import compare, reference
-from stages.artifacts import file_sha256
+from stages.core.artifacts import file_sha256
 
 SYSROOT = "/usr/aarch64-linux-gnu"
 LENGTH = 8

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.artifacts import atomic_path, digest, read_json, write_json
-from stages.errors import UserError
+from stages.core.artifacts import atomic_path, digest, read_json, write_json
+from stages.core.errors import UserError
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

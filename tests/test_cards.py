@@ -15,9 +15,9 @@ from ruamel.yaml import YAML
 from stages.cards.card import Card, shown_parameters
 from stages.cards.checkpoints import onnx_card, pruned_card, quantized_card, student_card, teacher_card
 from stages.cards.terms import LICENSES, TERMS, Lineage, Source, lineage_of_folder, lineage_of_init, sources_of_data
-from stages.errors import UserError
+from stages.core.errors import UserError
+from stages.core.params import load_params
 from stages.finetuning.tasks import TASKS
-from stages.params import load_params
 from stages.reporting import publish
 
 YAML_1_2 = YAML(typ="safe", pure=True)
@@ -107,7 +107,7 @@ def test_descendants_keep_licence_origin_and_data(models: Path, tmp_path: Path) 
     assert "| squad_baseline_int8: f1 | 37.5000 |\n| squad_baseline_int8: relative_error | 0.0310 |" in str(card)
     onnx = written(card, models / "onnx")
     assert lineage_of_folder(models / "combined") == lineage_of_folder(models / "distilbert")
-    assert "import stages.compression" in (models / "combined/README.md").read_text()
+    assert "import stages.modeling" in (models / "combined/README.md").read_text()
     assert onnx.data.to_dict()["datasets"] == ["Salesforce/wikitext", "rajpurkar/squad"]
     assert "CC BY-SA 4.0" in onnx.text
 

@@ -11,14 +11,16 @@ import pytest
 from dvc.repo import Repo
 from dvc.stage.serialize import to_pipeline_file, to_single_stage_lockfile
 from rich.console import Console
+from ruamel.yaml import YAML
 
+from cluster.__main__ import threads
 from cluster.agent import Job
 from cluster.display import Display
 from cluster.pipeline import DvcPipeline
 from cluster.scheduler import Board, State
 from cluster.workers import RayWorkers
 from cluster.workspace import Head
-from stages.params import StageResources
+from stages.core.params import StageResources, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -127,6 +129,18 @@ class StandIn(RayWorkers):
             for future in [future for future, name in running.items() if name == stage]:
                 del running[future]
         self._release()
+
+
+@pytest.mark.parametrize(
+    ("stage", "own", "shared"),
+    [("distill", 3, 4), ("glue-eval@bert-RTE-42", 2, 4), ("squad-eval@bert-SQuAD-1", 2, 4), ("teacher", 4, 4)],
+)
+def test_a_stage_counts_for_as_many_cpus_as_it_has_threads(stage: str, own: int, shared: int) -> None:
+    values = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    values["hardware"]["threads"] = 4
+    assert threads(stage, validate(values)) == shared
+    values["distill"]["threads"], values["finetune"]["threads"] = 3, 2
+    assert threads(stage, validate(values)) == own
 
 
 @pytest.mark.parametrize("cell_here", [True, False])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measurements import GENERATED, write_measurements
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.reporting import figures
 from stages.reporting.compressed import Making, Measurements, load_measurements
 from stages.reporting.compression_answers import gains

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tiny_distillation import WORDS, tokenizer, write_text
 from transformers import BertTokenizer
 
+from stages.core.errors import UserError
 from stages.distillation import corpus
 from stages.distillation.corpus import load_blocks
-from stages.errors import UserError
 
 
 def expected_tokens(texts: list[str], made: BertTokenizer) -> list[int]:

@@ -15,8 +15,8 @@ from tiny_distillation import ROOT, make_project, results, write_params
 from transformers import AutoTokenizer, DistilBertForMaskedLM
 
 from stages import distill
+from stages.core.errors import UserError
 from stages.distillation.checkpoints import Checkpoints
-from stages.errors import UserError
 
 KILLED = (
     "before_any_checkpoint",
@@ -101,6 +101,16 @@ def test_no_epochs_give_the_untrained_student_and_its_losses(tmp_path: Path, mon
     assert (metrics["updates"], metrics["tokens"]) == (0, 0)
     curve = (tmp_path / "plots/distill/plots/metrics/held_out/loss.tsv").read_text().split()
     assert float(curve[-1]) == pytest.approx(metrics["loss"])
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, 2), (1, 1)])
+def test_it_computes_with_its_own_threads_or_the_hardware_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: int | None, expected: int
+) -> None:
+    make_project(tmp_path, epochs=0.0, hardware__threads=2, distill__threads=own)
+    monkeypatch.chdir(tmp_path)
+    distill.main()
+    assert torch.get_num_threads() == expected
 
 
 def test_checkpoints_are_gone_after_success(runs: Path) -> None:

@@ -20,7 +20,7 @@ from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
-from stages.params import validate
+from stages.core.params import validate
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/experiments.md", "docs/migration.md", "docs/scaling.md")
 OTHER_BLOCKS = ("dvc.yaml  ", "resources:")  # a list of files, and a piece of params.yaml

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
-from stages.artifacts import digest
+from stages.core.artifacts import digest
+from stages.core.errors import UserError
 from stages.download import main
-from stages.errors import UserError
 from stages.sources.hub import Repository
 from stages.sources.schema import GLUE, IMDB, SQUAD
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from stages.entry import run
-from stages.errors import UserError
+from stages.core.entry import run
+from stages.core.errors import UserError
 
 
 def failing(error: BaseException) -> Callable[[], None]:

@@ -19,14 +19,14 @@ from tiny_checkpoints import WORDS, save_bert, save_distilbert, tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from stages import glue_eval, imdb_eval, squad_eval
-from stages.compression.loading import load_masked_lm
 from stages.compression.quantization import quantize
-from stages.errors import UserError
+from stages.core.errors import UserError
+from stages.core.params import Recipe
 from stages.finetuning import trainer
 from stages.finetuning.cells import read_rows
 from stages.finetuning.features import encode
 from stages.finetuning.tasks import TASKS
-from stages.params import Recipe
+from stages.modeling.loading import load_masked_lm
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = 32

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from small_hub import small_hub, use_hub
 
-from stages.errors import UserError
-from stages.params import Corpus
+from stages.core.errors import UserError
+from stages.core.params import Corpus
 from stages.sources import corpus, tasks
 from stages.sources.datacard import DataCard, _by_name, _by_pattern
 from stages.sources.hub import Repository

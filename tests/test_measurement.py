@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.errors import UserError
+from stages.core.errors import UserError
+from stages.core.params import load_params
 from stages.measurement import memory, processes
 from stages.measurement.compression import row
 from stages.measurement.facts import onnx_sparsity
@@ -31,7 +32,6 @@ from stages.measurement.rounds import interleaved, summarise
 from stages.measurement.sizes import compressed_megabytes, megabytes
 from stages.measurement.timing import percentile, repeated, spread, timed
 from stages.measurement.worker import measured
-from stages.params import load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.sources import models
 from stages.sources.hub import Repository
 from stages.sources.models import PACKAGES, Package, install, resolve_model

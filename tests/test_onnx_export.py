@@ -16,13 +16,13 @@ from tiny_onnx import INT8_ERROR_BOUND, ROWS, make_project, student
 from transformers import DistilBertForQuestionAnswering, DistilBertForSequenceClassification
 
 from stages import onnx_export
-from stages.artifacts import digest
+from stages.core.artifacts import digest
+from stages.core.errors import UserError
 from stages.deployment.files import write_pair
 from stages.deployment.intervals import paired_interval
 from stages.deployment.session import open_session
 from stages.deployment.smoothing import Calibration
 from stages.deployment.verification import Difference, batches, compare
-from stages.errors import UserError
 
 NAMES = {
     f"{kind}_{model}{precision}"

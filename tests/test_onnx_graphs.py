@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_onnx import INT8_ERROR_BOUND, POSITIONS, ROOT, VOCABULARY, WIDTH, student
 from transformers import DistilBertForMaskedLM
 
+from stages.core.errors import UserError
 from stages.deployment.export import MLM_OUTPUTS, OPSET, export
 from stages.deployment.files import write_pair
 from stages.deployment.graphs import save
@@ -21,7 +22,6 @@ from stages.deployment.quantization import quantize, quantized_rows
 from stages.deployment.session import open_graph, open_session
 from stages.deployment.smoothing import Calibration, smooth
 from stages.deployment.verification import padded, run, run_torch
-from stages.errors import UserError
 
 CALIBRATION = Calibration(
     [np.random.default_rng(length).integers(0, VOCABULARY, length) for length in (12, 30, 48)], strength=0.6

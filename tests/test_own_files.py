@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from damage import write_damaged
 
-from stages.errors import UserError
-from stages.params import Corpus, Files
+from stages.core.errors import UserError
+from stages.core.params import Corpus, Files
 from stages.sources import corpus, files
 from stages.sources.output import ParquetSink
 from stages.sources.schema import GLUE, IMDB, SQUAD, conform

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from stages.errors import UserError
-from stages.params import load_params, validate
+from stages.core.errors import UserError
+from stages.core.params import load_params, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN_FILES = {"train": ["t.jsonl"], "dev": ["d.jsonl"]}

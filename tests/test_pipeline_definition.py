@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.params import Params
+from stages.core.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -76,7 +76,7 @@ def test_declared_code_exists_and_is_used(stage: str) -> None:
 def test_params_cover_the_sections_that_the_stage_reads(stage: str) -> None:
     declared = {str(name).split(".")[0] for name in STAGES[stage].get("params", [])}
     suite = stage.removesuffix("-eval")
-    for file in closure(stage_file(stage)) - {ROOT / "stages/params.py", ROOT / "stages/profile.py"}:
+    for file in closure(stage_file(stage)) - {ROOT / "stages/core/params.py", ROOT / "stages/profile.py"}:
         no_cells = not stage.endswith("-eval") and file.parent.name == "finetuning"  # of which only parts are used
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Attribute) and "params" in (

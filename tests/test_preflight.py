@@ -13,9 +13,9 @@ import torch
 from ruamel.yaml import YAML
 
 from stages import preflight, profile
-from stages.errors import UserError
-from stages.params import Params, validate
-from stages.runtime import use_bf16
+from stages.core.errors import UserError
+from stages.core.params import Params, validate
+from stages.core.runtime import use_bf16
 from stages.sources.schema import GLUE
 
 Machine = Callable[[Params, float], None]

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import profile
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAYS = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml") if path.stem != "tiny")

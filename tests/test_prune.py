@@ -14,10 +14,11 @@ from tiny_distillation import make_project, write_params
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from stages import distill, prune
-from stages.compression.loading import load_masked_lm, parameter_count, prunable_weights, sparsity
 from stages.compression.magnitude import prune_magnitude
-from stages.errors import UserError
-from stages.params import load_params
+from stages.core.errors import UserError
+from stages.core.params import load_params
+from stages.modeling.loading import load_masked_lm, parameter_count
+from stages.modeling.zeros import prunable_weights, sparsity
 
 
 @pytest.fixture

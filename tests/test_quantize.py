@@ -13,11 +13,12 @@ from torch import nn
 from transformers import AutoModelForMaskedLM, AutoTokenizer, DistilBertConfig, DistilBertForMaskedLM
 
 from stages import quantize as stage
-from stages.compression.int8 import Int8Linear, stored_scale
-from stages.compression.loading import load_masked_lm, parameter_count, sparsity
 from stages.compression.magnitude import prune_magnitude
 from stages.compression.quantization import quantize
-from stages.errors import UserError
+from stages.core.errors import UserError
+from stages.modeling.int8 import Int8Linear, stored_scale
+from stages.modeling.loading import load_masked_lm, parameter_count
+from stages.modeling.zeros import sparsity
 
 GRANULARITIES = ("tensor", "channel")
 
@@ -57,7 +58,7 @@ def test_outputs_are_those_of_the_dequantized_float_formula(granularity: str) ->
 
 
 def stage_reduces_range() -> bool:
-    from stages.compression.int8 import _reduce_range
+    from stages.modeling.int8 import _reduce_range
 
     return _reduce_range()
 

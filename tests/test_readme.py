@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.errors import UserError
-from stages.params import validate
+from stages.core.errors import UserError
+from stages.core.params import validate
 from stages.reporting import published, readme
 from stages.reporting.readme import BEGIN, END, splice, spliced
 

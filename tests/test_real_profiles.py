@@ -7,7 +7,7 @@ import pytest
 from clone import Project, copy_tree
 
 from stages import profile
-from stages.params import PARAMS_FILE
+from stages.core.params import PARAMS_FILE
 
 BERT_BASE = {
     "hidden_size": 768,

@@ -14,8 +14,8 @@ import pytest
 from report_project import DISTILL, GENERATED, GLUE, MODELS, ROOT, SEEDS, make_project, run, score, scores, write_cell
 from ruamel.yaml import YAML
 
-from stages.errors import UserError
-from stages.params import validate
+from stages.core.errors import UserError
+from stages.core.params import validate
 from stages.reporting.cautions import cautions
 from stages.reporting.cells import Results, load_results
 from stages.reporting.comparison import terminal

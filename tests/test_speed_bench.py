@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import speed_bench
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.measurement.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import WORDS, tokenizer
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.finetuning.squad import best_answers, best_span, make_windows
 
 few = settings(max_examples=30, deadline=None)

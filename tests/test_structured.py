@@ -17,16 +17,16 @@ from transformers import (
     DistilBertForMaskedLM,
 )
 
-from stages.compression.loading import load_masked_lm
 from stages.compression.pruning import ranking_rows
 from stages.compression.recovery import with_states
-from stages.compression.shrunken import ShrunkenDistilBertForMaskedLM
 from stages.compression.structured import Importance, best, importance, kept_heads, kept_width, shrink
+from stages.core.errors import UserError
+from stages.core.params import Params, load_params
 from stages.distillation.corpus import Blocks
 from stages.distillation.distilling import load_inputs
 from stages.distillation.masking import Batch, held_out_batches, held_out_rows
-from stages.errors import UserError
-from stages.params import Params, load_params
+from stages.modeling.loading import load_masked_lm
+from stages.modeling.shrunken import ShrunkenDistilBertForMaskedLM
 
 SIZE = 8  # of a head
 TINY = load_params(ROOT / "profiles/tiny.yaml")

@@ -3,8 +3,8 @@ import torch
 from tiny_distillation import config, teacher
 from transformers import BertForMaskedLM, DistilBertForMaskedLM
 
+from stages.core.errors import UserError
 from stages.distillation.student import build_student, copy_teacher
-from stages.errors import UserError
 
 IDS = torch.randint(5, 150, (3, 16), generator=torch.Generator().manual_seed(1))
 RENAMED = {

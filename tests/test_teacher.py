@@ -11,8 +11,8 @@ from tiny_distillation import ROOT, WORDS, config, make_project, teacher, tokeni
 from transformers import AutoTokenizer, BertForMaskedLM, BertModel, DistilBertConfig, DistilBertForMaskedLM
 
 import stages.teacher
+from stages.core.errors import UserError
 from stages.distillation.teachers import train_tokenizer
-from stages.errors import UserError
 
 
 @pytest.fixture

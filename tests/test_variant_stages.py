@@ -17,8 +17,8 @@ from tiny_checkpoints import save_bert
 from tiny_onnx import ROOT, make_project
 
 from stages import onnx_export, quality_eval, quantize, speed_bench
-from stages.artifacts import digest
-from stages.errors import UserError
+from stages.core.artifacts import digest
+from stages.core.errors import UserError
 from stages.measurement.variants import VARIANTS
 
 NAMES = sorted(variant.name for variant in VARIANTS)
@@ -158,7 +158,7 @@ def test_a_measured_process_that_is_killed_ends_the_stage_in_one_line(
 def forks() -> list[psutil.Process]:
     """Forks of the process that has imported the libraries, which measure here for their clients."""
     servers = [
-        process for process in psutil.process_iter() if "stages.warm" in command_of(process) and is_here(process)
+        process for process in psutil.process_iter() if "stages.core.warm" in command_of(process) and is_here(process)
     ]
     return [fork for server in servers for fork in server.children(recursive=True)]
 

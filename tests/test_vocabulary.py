@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from stages import prune
-from stages.compression.loading import load_masked_lm
 from stages.compression.vocabulary import choose_tokens, count_tokens, coverage, renumbered, trim_model, trim_tokenizer
-from stages.errors import UserError
+from stages.core.errors import UserError
+from stages.modeling.loading import load_masked_lm
 
 PIECES = ["a", "b", "c", "ab", "abc", "bc", "##a", "##b", "##c", "##ab", "##bc", "##abc"]
 NAMES = ["[unused0]", "[PAD]", "a", "[UNK]", "b", "[CLS]", "[SEP]", "c", "[MASK]", *PIECES[3:]]

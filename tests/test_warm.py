@@ -20,7 +20,7 @@ def main() -> None:
     print("out", sys.argv[1:], os.environ["MARK"], os.getcwd(), "torch" in sys.modules)
     print("err", file=sys.stderr)
     if sys.argv[1] == "error":
-        from stages.errors import UserError
+        from stages.core.errors import UserError
         raise UserError("this is wrong")
     if sys.argv[1] == "crash":
         os.kill(os.getpid(), 9)
@@ -52,13 +52,13 @@ def servers(folder: Path) -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter(["cwd", "cmdline"])
-        if process.info["cwd"] == str(folder) and "stages.warm" in (process.info["cmdline"] or ())
+        if process.info["cwd"] == str(folder) and "stages.core.warm" in (process.info["cmdline"] or ())
     ]
 
 
 def start(folder: Path, *arguments: str, warm: str = "1", pythonpath: Path | None = None) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", "from stages import warm; warm.run('probe')", *arguments],
+        [sys.executable, "-c", "from stages.core import warm; warm.run('probe')", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(pythonpath or folder), "MARK": "mine", "DISTILBERT_WARM": warm},
         stdout=subprocess.PIPE,
@@ -131,7 +131,7 @@ def test_a_copy_of_the_project_shares_the_server_but_not_the_code(folder: Path, 
     status, _, _ = finish(start(folder, "fine"))
     assert status == 0
     shutil.copytree(ROOT / "stages", tmp_path / "stages")
-    with (tmp_path / "stages/errors.py").open("a") as code:
+    with (tmp_path / "stages/core/errors.py").open("a") as code:
         code.write("UserError.__str__ = lambda self: 'the copy'\n")
     (tmp_path / "probe.py").write_text(STAGE)
     (tmp_path / ".cache").symlink_to(folder / ".cache", target_is_directory=True)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.sources.world import entailment, generate
 from stages.sources.world.facts import FRAMES, Fact, draw_fact, draw_swappable
 from stages.sources.world.lexicon import LEXICONS, sentence

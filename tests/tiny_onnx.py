@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from tiny_checkpoints import WORDS, save_distilbert, tokenizer
 from transformers import DistilBertConfig, DistilBertForMaskedLM
 
-from stages.compression.shrunken import ShrunkenDistilBertConfig, ShrunkenDistilBertForMaskedLM
+from stages.modeling.shrunken import ShrunkenDistilBertConfig, ShrunkenDistilBertForMaskedLM
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY, WIDTH, POSITIONS = 211, 32, 48

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from stages.android.device import SHORT, Answer, TimeLimitError
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 TRANSFER = 900.0  # seconds for a file
 REASONS = {

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from stages.android.results import Agreement
-from stages.artifacts import file_sha256
+from stages.core.artifacts import file_sha256
+from stages.core.errors import UserError
 from stages.deployment.session import open_session
-from stages.errors import UserError
 from stages.measurement.inputs import token_ids
 
 INPUTS = ("input_ids", "attention_mask")

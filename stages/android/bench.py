@@ -14,7 +14,7 @@ from stages.android.agreement import Reference, compare
 from stages.android.bundle import LIBRARY, Bundle
 from stages.android.device import Device, TimeLimitError, pull_verified, push_verified
 from stages.android.results import Agreement, ModelResult, Protocol, Round, RunnerReport, parse_report
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.measurement.rounds import interleaved
 
 REASONS = {

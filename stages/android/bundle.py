@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.android.device import Device, push_verified
 from stages.android.results import RuntimeBuild
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 DESCRIPTION = "bundle.json"
 LIBRARY = "libonnxruntime.so"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from stages.artifacts import file_sha256
-from stages.errors import UserError
+from stages.core.artifacts import file_sha256
+from stages.core.errors import UserError
 
 PREFIX = "distilbert-bench-"
 SHORT = 30.0  # seconds for a shell line that only looks at or removes files

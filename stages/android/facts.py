@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from stages.android.device import SHORT, Device
 from stages.android.results import DeviceFacts, DeviceKind, DeviceState
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 PROPERTIES = (
     "ro.build.fingerprint",

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.artifacts import atomic_path
-from stages.errors import UserError
+from stages.core.artifacts import atomic_path
+from stages.core.errors import UserError
 
 RuntimeBuild = Literal["android-aar", "linux-glibc", "host"]
 DeviceKind = Literal["phone", "emulator", "loopback", "host"]

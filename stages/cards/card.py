@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from ruamel.yaml import YAML
 
 from stages.cards.terms import BEGAN_WITH, TRAINED_ON, Lineage, Source, repositories
-from stages.params import Params
+from stages.core.params import Params
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 NAME = "README.md"
@@ -25,7 +25,7 @@ fill("The sky is [MASK].")
 OWN_CLASS_USE = """Its classes are the pipeline's own; in a clone of it:
 
 ```python
-import stages.compression  # registers them
+import stages.modeling  # registers them
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 model = AutoModelForMaskedLM.from_pretrained("{folder}")

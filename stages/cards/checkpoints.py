@@ -6,7 +6,7 @@ from typing import Any
 
 from stages.cards.card import Card
 from stages.cards.terms import Lineage, Source, lineage_of_folder, lineage_of_init
-from stages.params import Prune, Teacher
+from stages.core.params import Prune, Teacher
 
 PRUNED = {
     "magnitude": "of its Linear weights, the smallest ones, are zeros",

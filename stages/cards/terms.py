@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import metadata_load
 
-from stages.artifacts import read_json
+from stages.core.artifacts import read_json
 
 # Of weights that a profile starts from, by the hub's names for licences; NOTICE has the links.
 LICENSES: Mapping[str, str] = {

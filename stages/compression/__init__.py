@@ -1,5 +1,1 @@
-"""Pruning and INT8; importing the package teaches `transformers` to load what they write."""
-
-from stages.compression import quantizer, shrunken
-
-__all__ = ["quantizer", "shrunken"]
+"""Pruning a student, and INT8 of what is left."""

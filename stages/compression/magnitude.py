@@ -1,12 +1,10 @@
-"""Unstructured pruning: the weights of least magnitude become zeros, and stay so while the model learns again."""
-
-from typing import Any
+"""Unstructured pruning: the weights of least magnitude become zeros."""
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel
 
-from stages.compression.loading import prunable_weights
+from stages.modeling.zeros import prunable_weights
 
 
 @torch.no_grad()
@@ -30,25 +28,3 @@ def prune_magnitude(model: PreTrainedModel, amount: float) -> None:
         weight[weight.abs() < threshold] = 0.0
         weight.view(-1)[equal] = 0.0
         at_threshold -= len(equal)
-
-
-class KeepZeros(TrainerCallback):
-    """Sets the Linear weights that are zero when training begins to zero again after each update."""
-
-    def __init__(self) -> None:
-        self._zeros: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Note where the model has zeros."""
-        weights = prunable_weights(kwargs["model"]).values()
-        self._zeros = [(weight, weight == 0.0) for weight in weights if bool((weight == 0.0).any())]
-
-    @torch.no_grad()
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Undo what the optimizer did to them."""
-        for weight, zero in self._zeros:
-            weight.masked_fill_(zero, 0.0)

@@ -16,14 +16,14 @@ from stages.compression.magnitude import prune_magnitude
 from stages.compression.recovery import with_states
 from stages.compression.structured import Importance, importance, kept_heads, kept_width, shrink
 from stages.compression.vocabulary import choose_tokens, count_tokens, coverage, trim_model, trim_tokenizer
+from stages.core.errors import UserError
+from stages.core.params import Params
 from stages.distillation.corpus import load_blocks
 from stages.distillation.distilling import Inputs, student_masking, triple_loss
 from stages.distillation.masking import Batch, held_out_batches, held_out_rows
 from stages.distillation.models import BertStates
 from stages.distillation.objectives import TripleLoss
 from stages.distillation.trainer import Counts
-from stages.errors import UserError
-from stages.params import Params
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.artifacts import atomic_path
 from stages.cards.card import Card
-from stages.compression.int8 import Int8Linear
-from stages.compression.loading import load_masked_lm
-from stages.compression.quantizer import DynamicInt8Config, linear_layers
+from stages.core.artifacts import atomic_path
+from stages.core.reading import load_tokenizer
 from stages.distillation.corpus import load_blocks
-from stages.reading import load_tokenizer
+from stages.modeling.int8 import Int8Linear
+from stages.modeling.loading import load_masked_lm
+from stages.modeling.quantizer import DynamicInt8Config, linear_layers
 
 COMPARED_BLOCKS = 8  # enough tokens for two digits of the errors
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from stages.compression.magnitude import KeepZeros
-from stages.compression.shrunken import ShrunkenDistilBertForMaskedLM
+from stages.core.params import Params
+from stages.core.runtime import attention_implementation
 from stages.distillation.checkpoints import Checkpoints
 from stages.distillation.display import Curve
 from stages.distillation.distilling import Inputs, settings_key, train_student
 from stages.distillation.models import DistilBertStates, StudentStates
-from stages.params import Params
-from stages.runtime import attention_implementation
+from stages.modeling.shrunken import ShrunkenDistilBertForMaskedLM
+from stages.modeling.zeros import KeepZeros
 
 
 class ShrunkenStates(StudentStates, ShrunkenDistilBertForMaskedLM):  # type: ignore[no-untyped-call]

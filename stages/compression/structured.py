@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedModel
 
-from stages.compression.shrunken import ShrunkenDistilBertConfig, ShrunkenDistilBertForMaskedLM
+from stages.modeling.shrunken import ShrunkenDistilBertConfig, ShrunkenDistilBertForMaskedLM
 
 LANE = 8  # widths from LANE * LANE on are multiples of it, since kernels work on so many numbers at once
 

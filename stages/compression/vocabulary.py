@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.sources.files import existing, text_batches
 
 Model = TypeVar("Model", bound=PreTrainedModel)

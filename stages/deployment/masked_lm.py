@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
+from stages.core.params import Params
+from stages.core.reading import load_tokenizer
 from stages.deployment.export import MLM_OUTPUTS
 from stages.deployment.files import write_pair
 from stages.deployment.session import open_session
 from stages.deployment.smoothing import Calibration
 from stages.deployment.verification import compare, significant
 from stages.distillation.corpus import load_blocks
-from stages.params import Params
-from stages.reading import load_tokenizer
 
 CORPUS = Path("data/corpus")
 SPLITS = ("train", "dev")

@@ -6,7 +6,7 @@ from onnx import ModelProto
 from onnxruntime import ExecutionMode, InferenceSession, SessionOptions
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 PROVIDERS = ["CPUExecutionProvider"]
 ERRORS_ONLY = 3  # of ONNX Runtime's log

@@ -12,7 +12,8 @@ from onnxruntime import InferenceSession
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from stages import runtime
+from stages.core import runtime
+from stages.core.params import Params, SquadOverrides
 from stages.deployment.files import write_pair
 from stages.deployment.intervals import paired_interval
 from stages.deployment.session import open_session
@@ -25,7 +26,6 @@ from stages.finetuning.metrics import Squad, score, squad_scores
 from stages.finetuning.squad import best_answers, make_windows
 from stages.finetuning.tasks import TASKS
 from stages.finetuning.trainer import diverged
-from stages.params import Params, SquadOverrides
 
 SQUAD = "SQuAD"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 from transformers import PreTrainedModel
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 TOLERANCE = 1e-4
 ROWS = 4  # of a batch

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stages.artifacts import digest, read_json, write_json
+from stages.core.artifacts import digest, read_json, write_json
 
 CHECKPOINTS = Path(".cache/checkpoints")
 LOCK = "lock"

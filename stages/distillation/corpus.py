@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from stages.artifacts import atomic_path, digest, read_json, readable_parquet, write_json
-from stages.errors import UserError
+from stages.core.artifacts import atomic_path, digest, read_json, readable_parquet, write_json
+from stages.core.errors import UserError
 
 BLOCKS_CACHE = Path(".cache/blocks")
 FORMAT_VERSION = 1  # part of the cache's key: raise it when the packing changes

@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from transformers import DistilBertForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from stages.artifacts import atomic_path
 from stages.cards.card import Card
+from stages.core.artifacts import atomic_path
+from stages.core.errors import UserError
+from stages.core.params import Params
+from stages.core.reading import load_tokenizer, readable, require_all_weights
+from stages.core.runtime import attention_implementation, set_dropout, use_bf16
 from stages.distillation.checkpoints import Checkpoints
 from stages.distillation.corpus import Blocks, load_blocks
 from stages.distillation.display import ProgressBar
@@ -20,10 +24,6 @@ from stages.distillation.objectives import TripleLoss
 from stages.distillation.schedule import Schedule
 from stages.distillation.student import build_student
 from stages.distillation.trainer import BlockTrainer
-from stages.errors import UserError
-from stages.params import Params
-from stages.reading import load_tokenizer, readable, require_all_weights
-from stages.runtime import attention_implementation, set_dropout, use_bf16
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from stages.core.params import Params, Teacher
+from stages.core.runtime import set_dropout, use_bf16
 from stages.distillation.checkpoints import CHECKPOINTS, Checkpoints
 from stages.distillation.corpus import Blocks
 from stages.distillation.display import Curve, ProgressBar
@@ -17,8 +19,6 @@ from stages.distillation.models import BertStates
 from stages.distillation.objectives import MaskedLanguageModelling
 from stages.distillation.schedule import Schedule
 from stages.distillation.trainer import BlockTrainer
-from stages.params import Params, Teacher
-from stages.runtime import set_dropout, use_bf16
 
 HELD_OUT_BLOCKS = 64
 EVALUATIONS = 3  # of each phase

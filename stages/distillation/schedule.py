@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 TRAINING_POINTS = 50  # of the training-loss curve
 

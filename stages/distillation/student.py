@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 LARGEST_EPS = 1e-5  # above this, DistilBERT's fixed LayerNorm epsilon of 1e-12 changes more than rounding
 

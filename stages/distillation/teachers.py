@@ -18,15 +18,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from stages.artifacts import atomic_path, digest
 from stages.cards.card import Card
+from stages.core.artifacts import atomic_path, digest
+from stages.core.errors import UserError
+from stages.core.params import Teacher
+from stages.core.reading import load_tokenizer, readable
+from stages.core.runtime import attention_implementation
 from stages.distillation.corpus import ROWS_PER_BATCH, read_texts
 from stages.distillation.models import BertStates
 from stages.distillation.pretraining import initialise_head
-from stages.errors import UserError
-from stages.params import Teacher
-from stages.reading import load_tokenizer, readable
-from stages.runtime import attention_implementation
 from stages.sources.models import resolve_model
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

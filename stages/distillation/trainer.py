@@ -19,10 +19,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from stages.core.errors import UserError
 from stages.distillation.checkpoints import Checkpoints
 from stages.distillation.masking import Batch, Draws
 from stages.distillation.schedule import Schedule
-from stages.errors import UserError
 
 
 @dataclass(frozen=True)

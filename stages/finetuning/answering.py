@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 from transformers import AutoModelForQuestionAnswering, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages import processes, runtime
+from stages.core import processes, runtime
+from stages.core.params import Recipe, SquadOverrides
 from stages.finetuning.cells import Cell, read_origin, read_rows, timings, write_results
 from stages.finetuning.features import Row
 from stages.finetuning.metrics import Squad, squad_scores
 from stages.finetuning.squad import best_answers, make_windows
 from stages.finetuning.trainer import Training, diverged, fine_tune, load, predict
-from stages.params import Recipe, SquadOverrides
 
 
 def evaluate(cell: Cell, data: Path) -> None:

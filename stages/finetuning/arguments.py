@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from stages.errors import UserError
+from stages.core.errors import UserError
+from stages.core.params import load_params
 from stages.finetuning.cells import Cell, Suite
-from stages.params import load_params
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.artifacts import atomic_path, read_json, readable_parquet, write_json
-from stages.errors import UserError
-from stages.params import Overrides, Params, Recipe
+from stages.core.artifacts import atomic_path, read_json, readable_parquet, write_json
+from stages.core.errors import UserError
+from stages.core.params import Overrides, Params, Recipe
 
 Suite = Literal["glue", "imdb", "squad"]
 EVALUATIONS = Path("data/eval")

@@ -14,13 +14,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from stages import processes, runtime
+from stages.core import processes, runtime
+from stages.core.params import Recipe
 from stages.finetuning.cells import Cell, read_origin, read_rows, timings, write_results
 from stages.finetuning.features import Row, encode
 from stages.finetuning.metrics import majority, score
 from stages.finetuning.tasks import TASKS, Task
 from stages.finetuning.trainer import Training, diverged, fine_tune, load, predict
-from stages.params import Recipe
 
 
 def evaluate(cell: Cell, data: Path) -> None:

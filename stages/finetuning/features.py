@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.finetuning.tasks import Task
 
 Row = Mapping[str, Any]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.finetuning.features import Features, Row, check_length, takes_token_types
 
 MAX_QUESTION_LENGTH = 64  # tokens, as in BERT's own SQuAD code

@@ -24,12 +24,12 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from stages.compression.magnitude import KeepZeros  # whose package registers students with fewer heads, too
-from stages.errors import UserError
+from stages.core.errors import UserError
+from stages.core.params import Recipe
+from stages.core.reading import load_tokenizer, readable
+from stages.core.runtime import attention_implementation, set_dropout
 from stages.finetuning.features import Features
-from stages.params import Recipe
-from stages.reading import load_tokenizer, readable
-from stages.runtime import attention_implementation, set_dropout
+from stages.modeling.zeros import KeepZeros  # whose package registers students with fewer heads, too
 
 POOL_BATCHES = 8  # batches whose rows are sorted by length together
 LOG_STEPS = 10  # updates between two looks at the loss, each of which waits for the device

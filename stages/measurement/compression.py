@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stages.core.params import SpeedBench
 from stages.measurement import processes
 from stages.measurement.rounds import Round, summarise
 from stages.measurement.variants import Variant
-from stages.params import SpeedBench
 
 FEWEST_BATCHES = 3  # of which the median gives the throughput
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.measurement.sizes import compressed_megabytes, megabytes
 from stages.measurement.variants import Variant
 
@@ -22,7 +22,8 @@ def file_facts(variant: Variant) -> dict[str, float]:
 
 def checkpoint_facts(folder: Path) -> dict[str, Any]:
     """Parameters (tied ones once), share of zeros in the Linear weights, and vocabulary of a checkpoint."""
-    from stages.compression.loading import load_masked_lm, parameter_count, sparsity
+    from stages.modeling.loading import load_masked_lm, parameter_count
+    from stages.modeling.zeros import sparsity
 
     model = load_masked_lm(folder)
     return {

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.measurement import worker
 
 END_SECONDS = 20.0

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 Runtime = Literal["torch", "onnx"]
 

@@ -1,7 +1,7 @@
 """The process that loads one model and measures it: a specification comes on standard input, figures leave as JSON.
 
 Its argument is the kind of model. For PyTorch the process is, where that is safe, a fork of one that has imported the
-libraries and never run a model (`stages.warm`): loading, timing and memory count from after the imports either way.
+libraries and never run a model (`stages.core.warm`): loading, timing and memory count from after the imports anyway.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from stages import entry, warm
+from stages.core import entry, warm
 from stages.measurement.inputs import token_ids
 from stages.measurement.memory import PeakMemory, page_in_libraries
 from stages.measurement.sizes import MIB
@@ -44,7 +44,7 @@ def torch_model(specification: dict[str, Any]) -> dict[str, Any]:
     """Measure a masked language model in PyTorch."""
     import torch
 
-    from stages.compression.loading import load_masked_lm
+    from stages.modeling.loading import load_masked_lm
 
     torch.set_num_threads(specification["threads"])
     if (origin := warm.origin()) is not None:
@@ -119,8 +119,8 @@ def sentence_pairs(specification: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    import stages.compression  # noqa: F401 (registers the classes of shrunken models)
-    from stages.reading import load_tokenizer, readable
+    import stages.modeling  # noqa: F401 (registers the classes of shrunken models)
+    from stages.core.reading import load_tokenizer, readable
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

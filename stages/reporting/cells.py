@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from stages.artifacts import read_json
-from stages.errors import UserError
-from stages.params import Params
+from stages.core.artifacts import read_json
+from stages.core.errors import UserError
+from stages.core.params import Params
 
 Suite = Literal["glue", "imdb", "squad"]
 Scores = dict[str, float]

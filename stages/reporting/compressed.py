@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.artifacts import read_json
+from stages.core.artifacts import read_json
+from stages.core.params import Params
 from stages.measurement.machine import LIBRARIES
 from stages.measurement.variants import VARIANTS
-from stages.params import Params
 from stages.reporting.published import PARAMETERS
 from stages.reporting.statistics import Interval
 
@@ -46,8 +46,9 @@ class Making:
     def of(cls, params: Params) -> "Making":
         """Read it from the parameters."""
         random = params.teacher.init == "config" and not params.teacher.pretrain_steps and not params.epochs
-        threads, evaluation = params.hardware.threads, params.finetune.threads or params.hardware.threads
-        own = "" if evaluation == threads else f", of an evaluation {evaluation}"
+        threads = params.hardware.threads
+        others = {"distillation": params.distill.threads, "an evaluation": params.finetune.threads}
+        own = "".join(f", of {what} {count}" for what, count in others.items() if count not in (None, threads))
         training = f"precision {params.hardware.precision}; threads: {threads}{own}"
         return cls(params.download.source, params.distill.kl_tokens, random, training)
 

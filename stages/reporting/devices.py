@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.artifacts import read_json
+from stages.core.artifacts import read_json
 from stages.measurement.variants import ONNX_MODELS
 from stages.reporting.beside import Beside
 from stages.reporting.labels import number

@@ -16,8 +16,8 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from stages.cards.card import NAME as CARD
-from stages.entry import run
-from stages.errors import UserError
+from stages.core.entry import run
+from stages.core.errors import UserError
 from stages.reporting.folding import unfold
 from stages.reporting.readme import TABLES
 from stages.sources.models import MODEL_ID

@@ -7,7 +7,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[2] / "published"
 NAMES = {"bert": "BERT-base", "distilbert": "DistilBERT", "distilbert_two_step": "DistilBERT, distilled twice"}

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from stages import entry
-from stages.artifacts import atomic_path
-from stages.errors import UserError
+from stages.core import entry
+from stages.core.artifacts import atomic_path
+from stages.core.errors import UserError
 
 README = Path("README.md")
 TABLES = Path("plots/report/tables.md")

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from stages.core.errors import UserError
 from stages.drawing import INK, saved
-from stages.errors import UserError
 from stages.reporting.cells import Results
 from stages.reporting.labels import title
 from stages.reporting.summary import Standings, own

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stages.errors import UserError
-from stages.params import Corpus, Files
+from stages.core.errors import UserError
+from stages.core.params import Corpus, Files
 from stages.sources import files
 from stages.sources.datacard import DataCard
 from stages.sources.hub import Repository

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import metadata_load
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 from stages.sources.hub import Repository
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.artifacts import file_sha256, readable_parquet
-from stages.errors import UserError
-from stages.params import Files
+from stages.core.artifacts import file_sha256, readable_parquet
+from stages.core.errors import UserError
+from stages.core.params import Files
 from stages.sources.schema import Task, check_spans, conform
 
 SUFFIXES = (".parquet", ".jsonl", ".txt")

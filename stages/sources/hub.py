@@ -32,8 +32,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils._validators import validate_repo_id
 from tqdm import tqdm
 
-from stages.artifacts import file_sha256
-from stages.errors import DENIED, FULL, UserError
+from stages.core.artifacts import file_sha256
+from stages.core.errors import DENIED, FULL, UserError
 
 ATTEMPTS = 8  # a download in full; the hub's client itself resumes a file whose connection breaks
 PROBES = 3  # of a hub that was not heard yet

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.artifacts import atomic_path, file_sha256, read_json
-from stages.entry import run
-from stages.errors import UserError
+from stages.core.artifacts import atomic_path, file_sha256, read_json
+from stages.core.entry import run
+from stages.core.errors import UserError
 from stages.sources.hub import Repository, cached, digest_fits
 
 MODEL_ID = re.compile(r"[\w.-]+/[\w.-]+")

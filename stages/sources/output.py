@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.artifacts import write_json
+from stages.core.artifacts import write_json
 
 ROW_GROUP = 65_536  # rows that are in memory at once while a corpus streams
 LABELS = {"embedded": ("generated, not the published data",), "files": ("files of one's own",)}

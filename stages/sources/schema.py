@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 ANSWERS = pa.struct([("text", pa.list_(pa.string())), ("answer_start", pa.list_(pa.int32()))])
 TRAIN_DEV = {"train": "train", "dev": "validation"}

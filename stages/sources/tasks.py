@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.errors import UserError
-from stages.params import DataSet, Files
+from stages.core.errors import UserError
+from stages.core.params import DataSet, Files
 from stages.sources import files
 from stages.sources.corpus import World
 from stages.sources.datacard import DataCard

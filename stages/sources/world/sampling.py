@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 Row = dict[str, Any]
 _MAX_TRIES = 1000

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.errors import UserError
+from stages.core.errors import UserError
+from stages.core.wording import describe
 
 PARAMS_FILE = Path("params.yaml")
 SQUAD_SPECIAL_TOKENS = 3  # [CLS] question [SEP] context [SEP]
@@ -190,6 +191,7 @@ class Distill(Section):
     eval_blocks: int = Field(ge=1, description="held-out blocks of the loss curve")
     evaluations: int = Field(ge=1, description="points of the held-out curve")
     save_minutes: float = Field(gt=0.0, description="time between resumable checkpoints")
+    threads: int | None = Field(ge=1, le=1024, description="CPU threads of stage distill; null is hardware.threads")
 
     @model_validator(mode="after")
     def _some_loss(self) -> Self:
@@ -487,39 +489,8 @@ def validate(values: Any, path: Path = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{path}: {_describe(error)}") from error
+        raise UserError(f"{path}: {describe(error, Params)}") from error
 
 
 def _ascend(values: Sequence[int]) -> bool:
     return all(first < second for first, second in pairwise(values))
-
-
-def _describe(error: ValidationError) -> str:
-    first, *others = error.errors()
-    key = ".".join(str(part) for part in first["loc"]).removesuffix(".[key]") or "the file"
-    more = f" (and {len(others)} more)" if others else ""
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(_known_keys(first["loc"][:-1]))
-        return f"{key}: unknown key; allowed here: {known}{more}"
-    if first["type"] == "missing":
-        return f"{key}: missing{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    got = "" if first["type"] in ("value_error", "model_type") else f"{first['input']!r} is wrong: "
-    return f"{key}: {got}{message}{more}"
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """Keys that the section at a location allows."""
-    model: Any = Params
-    for part in location:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            model = _section_of(model.model_fields[str(part)].annotation)
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def _section_of(annotation: Any) -> Any:
-    """Return the section class inside an annotation such as `dict[str, Overrides]` or `Files | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = [_section_of(argument) for argument in getattr(annotation, "__args__", ())]
-    return next((section for section in inner if section is not None), None)

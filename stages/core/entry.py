@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from stages.errors import DENIED, FULL, UserError
+from stages.core.errors import DENIED, FULL, UserError
 
 
 def prepare_environment() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers.utils import logging
 
-from stages.params import Hardware
+from stages.core.params import Hardware
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -44,10 +44,10 @@ def use_bf16(hardware: Hardware) -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     cpu = torch.cpu.get_capabilities()
-    amd = str(cpu.get("cpu_name", "")).startswith("AMD")
-    return (amd and cpu.get("avx512_bf16", False)) or any(
-        cpu.get(name, False) for name in ("amx_bf16", "sve_bf16", "bf16")
-    )
+    fast = ["amx_bf16", "sve_bf16", "bf16"]
+    if str(cpu.get("cpu_name", "")).startswith("AMD"):
+        fast.append("avx512_bf16")
+    return any(cpu.get(name, False) for name in fast)
 
 
 def set_dropout(model: nn.Module, dropout: float | None) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.errors import DENIED, FULL, UserError
+from stages.core.errors import DENIED, FULL, UserError
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def readable_parquet(where: Path | str, way_out: str = "delete it and run `dvc r
         raise UserError(f"{where}: not found; `dvc repro download` makes it") from error
     except (ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno in (*FULL, *DENIED):
-            raise  # for `stages/entry.py` to tell
+            raise  # for `stages/core/entry.py` to tell
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: damaged, or no parquet file ({reason}); {way_out}") from error
 

@@ -16,8 +16,8 @@ import torch
 from accelerate import PartialState
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from stages import entry
-from stages.params import Params, Stage
+from stages.core import entry
+from stages.core.params import Params, Stage
 
 RANK = "RANK"  # which `torchrun` and this module set, and accelerate reads
 WORDLESS_SECONDS = 15.0

@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from stages.errors import UserError
+from stages.core.errors import UserError
 
 STAGES = {
     "bert": "teacher",

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages import entry
+from stages.core import entry
 
 IDLE_SECONDS = 30.0
 START_SECONDS = 120.0
@@ -41,7 +41,9 @@ PRELOAD = (
     "datasets",
     "evaluate",
     "pandas",
+    "pydantic",
     "pyarrow.parquet",
+    "ruamel.yaml",
     "scipy.stats",
     "sklearn.metrics",
 )
@@ -140,7 +142,7 @@ def _start_server(path: Path) -> socket.socket | None:
         if connection := _connect(path):
             return connection
         server = subprocess.Popen(
-            [sys.executable, "-m", "stages.warm", str(path)],
+            [sys.executable, "-m", "stages.core.warm", str(path)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         give_up = time.monotonic() + START_SECONDS
@@ -233,7 +235,7 @@ def _become(request: dict[str, Any], fds: list[int]) -> None:
     sys.argv, sys.path[0] = request["argv"], request["cwd"]
     for name in [name for name in sys.modules if name.partition(".")[0] == "stages"]:
         del sys.modules[name]
-    importlib.import_module("stages.entry").run(importlib.import_module(request["module"]).main)
+    importlib.import_module("stages.core.entry").run(importlib.import_module(request["module"]).main)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from stages.compression.int8 import Int8Linear
+from stages.modeling.int8 import Int8Linear
 
 METHOD = "dynamic_int8"
 
