@@ -1,7 +1,7 @@
 # Every target works on a fresh machine with Python >= 3.11, git and make, and does its own set-up in .venv.
 # Options: PYTHON=python3.12, TORCH_INDEX=<URL of a package index with the torch build you want>, TARGETS="stage ...", URL=<of a remote>.
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-long lint readme profile fetch publish remote push pull android-bench clean
+.PHONY: help setup repro test test-long lint readme compare profile fetch publish remote push pull android-bench clean
 SHELL := /bin/bash
 
 PYTHON ?= python3
@@ -12,6 +12,7 @@ ADDRESS ?=
 NAME ?=
 MODEL ?= distilbert
 URL ?=
+REV ?=
 RUNTIME ?= android-aar
 ABI ?=
 SERIAL ?=
@@ -73,6 +74,9 @@ lint: $(VENV)/.lint  ## ruff and mypy
 
 readme: $(VENV)/.base  ## put the tables of the last run into README.md
 	python -m stages.reporting.readme
+
+compare: $(VENV)/.base  ## the models' scores here beside those of a commit or an experiment, and whether they differ: REV=longer
+	@python -m stages.reporting.revisions "$(REV)"
 
 profile: $(VENV)/.base  ## write params.yaml from a profile: NAME=tiny, or several laid over each other: NAME="mini dry"
 	@python -m stages.profile $(NAME)

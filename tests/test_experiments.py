@@ -98,6 +98,13 @@ def test_experiments_are_compared(outputs: dict[str, str]) -> None:
     assert re.search(r"params.yaml\s*\|\s*epochs\s*\|\s*1", difference)
 
 
+def test_scores_stand_beside_those_of_a_commit_and_of_an_experiment(outputs: dict[str, str]) -> None:
+    for name in ("HEAD", "no-kl"):
+        text = outputs[f"make compare REV={name}"]
+        assert "the same predictions" in text.split("DistilBERT")[0]  # BERT's, which the change does not touch
+        assert re.search(rf"Task +Metric +{name} +here +difference", text)
+
+
 @pytest.mark.parametrize("name", [*ABLATION, "other-teacher", "own-text", "own-task", "more-zeros", "half-the-heads"])
 def test_an_experiment_differs_from_the_commit_by_what_it_names_alone(
     name: str, project: Project, outputs: dict[str, str]

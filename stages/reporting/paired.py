@@ -49,11 +49,11 @@ def _pair(results: Results, standings: Standings, task: str, model: str) -> Pair
     ours, theirs = bootstrap(METRICS.get(task, accuracy), labels, student, teacher)
     above = standings[task, TEACHER]
     difference = standings[task, model].score.median - above.score.median
-    kept = _shares(ours, theirs, above.chance) if above.beats_chance else None
+    kept = shares(ours, theirs, above.chance) if above.beats_chance else None
     return Pair(difference, quantiles(ours - theirs), kept)
 
 
-def _shares(ours: Draws, theirs: Draws, chance: float) -> Draws:
+def shares(ours: Draws, theirs: Draws, chance: float) -> Draws:
     """Compute what is kept in each draw; a draw in which the teacher has no margin says nothing and is left out."""
     margin = theirs > chance
     # such draws are rare; put at the others' median they leave the quantiles, and the draws' number, as they are
