@@ -75,7 +75,7 @@ lint: $(VENV)/.lint  ## ruff and mypy
 readme: $(VENV)/.base  ## put the tables of the last run into README.md
 	python -m stages.reporting.readme
 
-compare: $(VENV)/.base  ## the models' scores here beside those of a commit or an experiment, and whether they differ: REV=longer
+compare: $(VENV)/.base  ## scores here beside those of a commit or an experiment, with intervals of the differences: REV=longer
 	@python -m stages.reporting.revisions "$(REV)"
 
 profile: $(VENV)/.base  ## write params.yaml from a profile: NAME=tiny, or several laid over each other: NAME="mini dry"

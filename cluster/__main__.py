@@ -35,6 +35,7 @@ FOLDER = Path(".dvc/tmp/cluster")
 LOGS = FOLDER / "logs"
 SECONDS = FOLDER / "seconds.json"
 EVALUATIONS = ("glue-eval", "imdb-eval", "squad-eval")  # which `finetune` describes
+DISTILLATIONS = ("distill", "prune")  # and `distill`
 LOG_LINES = 15  # of a failed stage, shown at the end
 
 
@@ -125,7 +126,7 @@ def write_seconds(board: Board) -> None:
 def threads(stage: str, params: Params) -> int:
     """Return how many threads a stage computes with, after which its CPUs are counted where `resources` has none."""
     name = stage.partition("@")[0]
-    section = params.finetune if name in EVALUATIONS else params.distill if name == "distill" else params.hardware
+    section = params.finetune if name in EVALUATIONS else params.distill if name in DISTILLATIONS else params.hardware
     return section.threads or params.hardware.threads
 
 

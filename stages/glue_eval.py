@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises UserError for wrong arguments, parameters, data or checkpoints.
     """
-    from stages.finetuning.arguments import parse  # here: the process that asks for a warm fork does without
+    from stages.finetuning.arguments import parse  # here, so that asking for a warm fork is quick
 
     cell = parse("glue", argv)
     from stages.core import processes  # heavy, as the next: after the arguments are known to be right

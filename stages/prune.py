@@ -27,7 +27,7 @@ def main() -> None:
     from stages.modeling.loading import load_masked_lm, parameter_count
     from stages.modeling.zeros import sparsity
 
-    configure(params.hardware)
+    configure(params.hardware, params.distill.threads)
     student, text = load_masked_lm(STUDENT), sources_of_data(CORPUS)
     before = parameter_count(student)
     inputs = load_inputs(TEACHER, CORPUS, params.distill.block_length)

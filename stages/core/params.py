@@ -191,7 +191,7 @@ class Distill(Section):
     eval_blocks: int = Field(ge=1, description="held-out blocks of the loss curve")
     evaluations: int = Field(ge=1, description="points of the held-out curve")
     save_minutes: float = Field(gt=0.0, description="time between resumable checkpoints")
-    threads: int | None = Field(ge=1, le=1024, description="CPU threads of stage distill; null is hardware.threads")
+    threads: int | None = Field(ge=1, le=1024, description="CPU threads, of `prune` too; null is hardware.threads")
 
     @model_validator(mode="after")
     def _some_loss(self) -> Self:

@@ -1,7 +1,8 @@
 """The process that loads one model and measures it: a specification comes on standard input, figures leave as JSON.
 
 Its argument is the kind of model. For PyTorch the process is, where that is safe, a fork of one that has imported the
-libraries and never run a model (`stages.core.warm`): loading, timing and memory count from after the imports anyway.
+libraries and never run a model (`stages.core.warm`). Loading, timing and memory count from after the imports either
+way.
 """
 
 import json

@@ -5,7 +5,6 @@ from typing import Any
 
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
-import stages.modeling  # noqa: F401 - registers the classes of what the stages write
 from stages.core.reading import readable, require_all_weights
 from stages.modeling.int8 import Int8Linear
 

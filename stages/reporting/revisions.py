@@ -1,13 +1,13 @@
 """The models' scores beside those of another commit or experiment: `make compare REV=longer`.
 
 Both runs score the same dev rows, with the same seeds, so that their difference is known better than either score. Its
-interval says whether a change did anything, or these rows were lucky.
+interval says whether a change is more than the luck of these rows; another seed's luck it does not cover.
 """
 
 import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -27,7 +27,8 @@ from stages.reporting.summary import METRICS, TEACHER, chance, own, predictions
 SUITES = ("glue", "imdb", "squad")
 NOTE = (
     "Retained: (score - chance) / (BERT - chance), averaged over the tasks on which BERT beats chance in both.\n"
-    f"Intervals: 95 %, paired bootstrap over the dev rows. {EQUAL}: the rows show no difference."
+    f"Intervals: 95 %, paired bootstrap over the dev rows. {EQUAL}: these rows show no difference.\n"
+    "What other seeds of fine-tuning would change, the intervals do not cover."
 )
 
 
@@ -57,50 +58,43 @@ def main() -> None:
     if not revision:
         raise UserError("name a commit or an experiment to compare with: make compare REV=HEAD")
     params = load_params()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        fetch(revision, params, folder)
-        shared = in_common(params, folder, revision)
-        print(compare(revision, load_results(shared, folder), load_results(shared, CELLS)))
+    here = load_results(params)
+    with tempfile.TemporaryDirectory() as folder:
+        fetch(revision, params, Path(folder))
+        print(compare(revision, load_there(revision, params, Path(folder)), here))
 
 
 def fetch(revision: str, params: Params, folder: Path) -> None:
     """Bring the cells that the parameters name and a revision has into `folder`, laid out as in `data/eval`.
 
-    Raises UserError if there is no such revision, or if a cell is neither in DVC's cache nor in the remote.
+    Raises UserError if there is no such revision, or if a cell can be had neither from DVC's cache nor from the remote.
     """
     from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
-    from dvc.scm import SCMError
-    from dvc_data.index import DataIndexError
+    from dvc.scm import RevError
 
-    cells = [
-        Path(suite, model, task, str(seed))
-        for suite in SUITES
-        for model in params.models
-        for task in getattr(params, suite).tasks
-        for seed in params.seeds
-    ]
     files = DVCFileSystem(rev=revision)
     try:
         files.repo  # noqa: B018 - opens it
-    except SCMError as error:
+    except RevError as error:
         raise UserError(
             f"{revision}: no commit, branch, tag or experiment of that name; `dvc exp list` lists the experiments"
         ) from error
-    for cell in cells:
-        try:
-            if files.isdir(str(CELLS / cell)):
-                files.get(str(CELLS / cell), str(folder / cell), recursive=True)
-        except (DvcException, DataIndexError, FileNotFoundError) as error:
-            raise UserError(
-                f"{CELLS / cell} of {revision}: neither in DVC's cache nor in the remote; `make repro` makes it in a "
-                "checkout of that"
-            ) from error
+    for suite in SUITES:
+        for task in getattr(params, suite).tasks:
+            for cell in (Path(suite, model, task, str(seed)) for model in params.models for seed in params.seeds):
+                try:
+                    if files.isdir(str(CELLS / cell)):
+                        files.get(str(CELLS / cell), str(folder / cell), recursive=True)
+                except Exception as error:  # every storage library has exceptions of its own
+                    reason = " ".join(str(error).split())
+                    raise UserError(
+                        f"{CELLS / cell} of {revision}: neither in DVC's cache nor in the remote ({reason}); in a "
+                        "checkout of that, `make repro` makes it"
+                    ) from error
 
 
-def in_common(params: Params, folder: Path, revision: str) -> Params:
-    """Cut models, tasks and seeds of the parameters to those with a cell in `folder`; UserError if nothing is left."""
+def load_there(revision: str, params: Params, folder: Path) -> Results:
+    """Load what the revision has of the parameters' models, tasks and seeds; UserError if that is nothing."""
     there = {cell.relative_to(folder).parts for cell in folder.glob("*/*/*/*")}
     models = {name: path for name, path in params.models.items() if any(name == parts[1] for parts in there)}
     sections = {}
@@ -112,24 +106,35 @@ def in_common(params: Params, folder: Path, revision: str) -> Params:
     seeds = [seed for seed in params.seeds if all((*cell, str(seed)) in there for cell in cells)]
     if not cells or not seeds:
         raise UserError(f"{revision}: has no model, task and seed in common with params.yaml")
-    return params.model_copy(update={"models": models, "seeds": seeds, **sections})
+    try:
+        return load_results(params.model_copy(update={"models": models, "seeds": seeds, **sections}), folder)
+    except UserError as error:
+        what = str(error).partition(";")[0].replace(f"{folder}/", "")
+        raise UserError(f"{revision}: was run by another version of this project ({what})") from error
 
 
 def compare(revision: str, there: Results, here: Results) -> str:
-    """Lay out a table a model whose predictions are not all the same in both.
+    """Lay out a table for each model that the revision has and whose scores are not all the same.
 
-    Raises UserError if the two runs do not score the same rows.
+    What only one side has, and tasks whose dev rows differ, are left out and named. Raises UserError if that is all.
     """
-    for task in here.all_tasks():
-        if not _same_rows(there, here, task):
-            raise UserError(f"{revision}: {task} has other dev rows there, so that its scores do not compare")
-    changes = {task: _changes(there, here, task) for task in here.all_tasks()}
-    seeds = "1 seed" if len(here.seeds) == 1 else f"medians of {len(here.seeds)} seeds"
-    parts = []
-    for model in here.models:
-        caption = f"{title(model)}, {seeds}"
-        if all(_same_predictions(there, here, task, model) for task in changes):
-            parts.append(f"{caption}: the same predictions at {revision} and here")
+    left_out = _only_here(there, here)
+    parts = [f"Not at {revision}: {', '.join(left_out)}."] if left_out else []
+    here = replace(
+        there,
+        cells={key: tuple(cell for cell in here.cells[key] if cell.seed in there.seeds) for key in there.cells},
+    )
+    tasks = [task for task in there.all_tasks() if _same_rows(there, here, task)]
+    if others := [task for task in there.all_tasks() if task not in tasks]:
+        parts.append(f"Left out, since the dev rows at {revision} are others: {', '.join(others)}.")
+    if not tasks:
+        raise UserError(f"{revision}: all its dev rows are others, so that no scores compare")
+    changes = {task: _changes(there, here, task) for task in tasks}
+    seeds = "1 seed" if len(there.seeds) == 1 else f"medians of {len(there.seeds)} seeds"
+    for model in there.models:
+        compared = {model, TEACHER} & set(there.models)
+        if all(_same_predictions(there, here, task, name) for task in tasks for name in compared):
+            parts.append(f"{title(model)}, {seeds}: the same predictions at {revision} and here")
             continue
         lines = [
             [task, metric_name(task), *change[model].texts(2 if task == "SQuAD" else 4)]
@@ -137,9 +142,16 @@ def compare(revision: str, there: Results, here: Results) -> str:
         ]
         if model != TEACHER and (average := _retained(here, changes, model)):
             lines.append(["average", "retained", *average.texts(1, " %")])
-        header = ["Task", "Metric", revision, "here", "difference", "its 95 % interval"]
-        parts.append(f"{caption}\n\n{aligned(header, lines)}")
+        header = ["Task", "Metric", revision, "here", f"here - {revision}", "its 95 % interval"]
+        parts.append(f"{title(model)}, {seeds}\n\n{aligned(header, lines)}")
     return "\n\n".join([*parts, NOTE])
+
+
+def _only_here(there: Results, here: Results) -> list[str]:
+    """Name the models, tasks and seeds that the revision lacks, or has not for all the others."""
+    models = [title(model) for model in here.models if model not in there.models]
+    tasks = [task for task in here.all_tasks() if task not in there.all_tasks()]
+    return [*models, *tasks, *(f"seed {seed}" for seed in here.seeds if seed not in there.seeds)]
 
 
 def _changes(there: Results, here: Results, task: str) -> dict[str, Change]:
@@ -187,9 +199,10 @@ def _same_predictions(there: Results, here: Results, task: str, model: str) -> b
 
 def _same_rows(there: Results, here: Results, task: str) -> bool:
     """Say whether both runs score the same rows, as far as their ids (of SQuAD) or labels tell."""
-    one, other = (pq.read_table(results.first(task).folder / "predictions.parquet") for results in (there, here))
-    column = "id" if "id" in one.column_names else "label"
-    return column in other.column_names and bool(one[column].equals(other[column]))
+    column = "id" if here.first(task).suite == "squad" else "label"
+    files = (results.first(task).folder / "predictions.parquet" for results in (there, here))
+    one, other = (pq.read_table(file, columns=[column])[column] for file in files)
+    return bool(one.equals(other))
 
 
 if __name__ == "__main__":
