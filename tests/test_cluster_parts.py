@@ -133,7 +133,13 @@ class StandIn(RayWorkers):
 
 @pytest.mark.parametrize(
     ("stage", "own", "shared"),
-    [("distill", 3, 4), ("glue-eval@bert-RTE-42", 2, 4), ("squad-eval@bert-SQuAD-1", 2, 4), ("teacher", 4, 4)],
+    [
+        ("distill", 3, 4),
+        ("prune", 3, 4),
+        ("glue-eval@bert-RTE-42", 2, 4),
+        ("squad-eval@bert-SQuAD-1", 2, 4),
+        ("teacher", 4, 4),
+    ],
 )
 def test_a_stage_counts_for_as_many_cpus_as_it_has_threads(stage: str, own: int, shared: int) -> None:
     values = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")

@@ -8,14 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from measurements import GENERATED, write_measurements
+from ruamel.yaml import YAML
 
 from stages.core.errors import UserError
+from stages.core.params import validate
 from stages.reporting import figures
 from stages.reporting.compressed import Making, Measurements, load_measurements
 from stages.reporting.compression_answers import gains
 from stages.reporting.folding import unfold
 from stages.reporting.variant_tables import render
 
+ROOT = Path(__file__).resolve().parents[1]
 MADE = Making(source="hub", kl_tokens="all", random=False, training="fp32")
 DASH = "\u2013"
 
@@ -41,6 +44,16 @@ def row(text: str, section: str, first: str) -> list[str]:
     block = text.split(f"### {section}\n")[1].split("\n### ")[0]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
     return next(cells for cells in lines if cells[0] == first)
+
+
+@pytest.mark.parametrize(
+    ("distillation", "evaluation", "told"),
+    [(None, None, "threads: 2"), (1, 2, "threads: 2, of distillation 1"), (None, 1, "threads: 2, of an evaluation 1")],
+)
+def test_threads_of_their_own_are_told(distillation: int | None, evaluation: int | None, told: str) -> None:
+    values = YAML(typ="safe", pure=True).load(ROOT / "profiles/tiny.yaml")
+    values["distill"]["threads"], values["finetune"]["threads"] = distillation, evaluation
+    assert Making.of(validate(values)).training == f"precision auto; {told}"
 
 
 def test_sizes_and_speeds_stand_beside_the_first_variant(found: Measurements) -> None:

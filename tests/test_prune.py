@@ -15,10 +15,14 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from stages import distill, prune
 from stages.compression.magnitude import prune_magnitude
+from stages.compression.recovery import recovery_checkpoints
 from stages.core.errors import UserError
 from stages.core.params import load_params
+from stages.distillation.distilling import load_inputs
 from stages.modeling.loading import load_masked_lm, parameter_count
 from stages.modeling.zeros import prunable_weights, sparsity
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -128,6 +132,15 @@ def test_an_interrupted_recovery_ends_in_the_same_bytes(project: Path, monkeypat
     assert any((project / ".cache/checkpoints/prune").rglob("complete.json"))
     run_prune(project, **changes)
     assert [file.read_bytes() for file in files] == whole
+
+
+def test_a_recovery_is_not_resumed_with_other_code(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyed: list[object] = []
+    monkeypatch.setattr("stages.compression.recovery.Checkpoints", lambda *parts: keyed.extend(parts))
+    inputs = load_inputs(Path("models/bert"), Path("data/corpus"), 16)
+    recovery_checkpoints(inputs, load_params(), Path("models/distilbert"), Path("models/bert"))
+    files = {part for part in keyed if isinstance(part, Path)}
+    assert {ROOT / "stages/compression/pruning.py", ROOT / "stages/modeling/zeros.py"} <= files
 
 
 def stop_at_call(number: int, stop: object) -> object:

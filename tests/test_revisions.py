@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from report_project import ROOT, make_project
+from numpy.typing import NDArray
+from report_project import ROOT, ROWS, make_project
 from ruamel.yaml import YAML
 
 from stages.core.errors import UserError
 from stages.core.params import load_params
 from stages.reporting import revisions
 from stages.reporting.cells import load_results
-from stages.reporting.paired import compare as beside_teacher
-from stages.reporting.paired import mean_share
-from stages.reporting.summary import standing
+from stages.reporting.summary import TEACHER, mean_retained, retained, standing
+
+Rights = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 
 
 @pytest.fixture(scope="module")
@@ -65,90 +67,144 @@ def printed(capsys: pytest.CaptureFixture[str], revision: str = "HEAD") -> str:
 
 def rows(text: str, model: str) -> dict[str, list[str]]:
     """A model's table: the cells of each line by its first one."""
-    (table,) = (part for part in re.split(r"\n\n(?=\S+, medians)", text) if part.startswith(f"{model}, "))
+    (table,) = (part for part in re.split(r"\n\n(?=\S+, )", text) if part.startswith(f"{model}, "))
     return {line.split()[0]: re.split(r"\s{2,}", line) for line in table.splitlines() if line}
 
 
-def change(project: Path, suite: str, model: str, task: str, score: str, right: float) -> None:
-    """Give all seeds of a cell this score and so many right predictions."""
+def rewrite(path: Path, table: pa.Table) -> None:
+    """Put other predictions in the place of a file that may be a link into DVC's cache."""
+    path.unlink()
+    pq.write_table(table, path)
+
+
+def change(project: Path, model: str, task: str, right: Rights, suite: str = "glue") -> None:
+    """Have all seeds of a cell be right on these of its rows."""
     for folder in (project / "data/eval" / suite / model / task).glob("[0-9]"):
-        for name in ("result.json", "predictions.parquet"):
-            content = (folder / name).read_bytes()
-            (folder / name).unlink()  # perhaps a link into DVC's cache
-            (folder / name).write_bytes(content)
+        labels = pq.read_table(folder / "predictions.parquet")["label"].to_numpy()
+        hits = right(np.arange(len(labels)))
+        guesses = np.where(hits, labels, 1 - labels)
+        rewrite(folder / "predictions.parquet", pa.table({"label": labels, "prediction": guesses}))
         result = json.loads((folder / "result.json").read_text())
-        result["scores"][score] = right
+        result["scores"]["accuracy"] = float(hits.mean())
+        (folder / "result.json").unlink()
         (folder / "result.json").write_text(json.dumps(result))
-        table = pq.read_table(folder / "predictions.parquet")
-        labels = table["label"].to_numpy()
-        guesses = np.where(np.arange(len(labels)) < len(labels) * right, labels, 1 - labels)
-        pq.write_table(pa.table({"label": labels, "prediction": guesses}), folder / "predictions.parquet")
-
-
-def test_without_a_change_all_is_the_same(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = printed(capsys)
-    for model in ("BERT", "DistilBERT"):
-        assert f"{model}, medians of 3 seeds: the same predictions at HEAD and here" in text
-    assert "difference" not in text.split("Retained")[0]
-
-
-def test_a_change_is_told_with_its_interval(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change(project, "glue", "distilbert", "SST-2", "accuracy", 0.9)
-    text = printed(capsys)
-    assert "BERT, medians of 3 seeds: the same predictions" in text
-    table = rows(text, "DistilBERT")
-    _, metric, there, here, difference, interval = table["SST-2"]
-    assert (metric, there, here, difference) == ("accuracy", "0.7100", "0.9000", "+0.1900")
-    low, high = map(float, interval.split(" to "))
-    # The rows that differ are 38 of 200, and all in one direction: a binomial share.
-    error = 1.96 * np.sqrt(0.19 * 0.81 / 200)
-    assert (low, high) == (pytest.approx(0.19 - error, abs=0.01), pytest.approx(0.19 + error, abs=0.01))
-    assert table["RTE"][-2:] == ["+0.0000≈", "+0.0000 to +0.0000"]
-
-
-def test_a_difference_within_the_luck_of_the_rows_is_marked(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change(project, "glue", "distilbert", "RTE", "accuracy", 0.7)
-    for folder in (project / "data/eval/glue/distilbert/RTE").glob("[0-9]"):
-        table = pq.read_table(folder / "predictions.parquet")
-        luck = np.random.default_rng(0).permutation(np.arange(len(table)) < 142)  # as good as before, on other rows
-        labels = table["label"].to_numpy()
-        guesses = np.where(luck, labels, 1 - labels)
-        pq.write_table(pa.table({"label": labels, "prediction": guesses}), folder / "predictions.parquet")
-    difference, interval = rows(printed(capsys), "DistilBERT")["RTE"][-2:]
-    assert difference.endswith("≈")
-    low, high = map(float, interval.split(" to "))
-    assert low < 0 < high
-
-
-def test_what_is_retained_is_that_of_the_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change(project, "glue", "distilbert", "SST-2", "accuracy", 0.75)
-    _, what, there, here, difference, _ = rows(printed(capsys), "DistilBERT")["average"]
-    results = load_results(load_params())
-    standings = {(t, m): standing(results, t, m) for t in results.all_tasks() for m in results.models}
-    kept = mean_share(list(beside_teacher(results, standings).values()))
-    assert kept is not None
-    assert what == "retained"
-    assert kept.low < float(here.removesuffix(" %")) / 100 < kept.high
-    assert float(difference.rstrip("≈")) == pytest.approx(float(here[:-2]) - float(there[:-2]), abs=0.11)
-
-
-def test_only_seeds_models_and_tasks_of_both_count(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    update(seeds=[1, 9])
-    with pytest.raises(UserError, match="glue/bert/CoLA/9"):  # one that is missing here is still missing
-        load_results(load_params())
-    values = update(seeds=[1, 2])
-    values["glue"]["tasks"] = {"RTE": values["glue"]["tasks"]["RTE"]}
-    update(**values)
-    change(project, "glue", "distilbert", "RTE", "accuracy", 0.9)
-    text = printed(capsys)
-    assert "DistilBERT, medians of 2 seeds" in text
-    assert "SST-2" not in text
 
 
 def update(**changes: Any) -> Any:
     values = YAML(typ="safe").load(Path("params.yaml")) | changes
     YAML().dump(values, Path("params.yaml"))
     return values
+
+
+def test_without_a_change_all_is_the_same(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys)
+    for model in ("BERT", "DistilBERT"):
+        assert f"{model}, medians of 3 seeds: the same predictions at HEAD and here" in text
+    assert "Task" not in text
+
+
+def test_a_change_is_told_with_its_interval(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(project, "distilbert", "SST-2", lambda row: row < 0.9 * ROWS)
+    text = printed(capsys)
+    assert "BERT, medians of 3 seeds: the same predictions" in text
+    table = rows(text, "DistilBERT")
+    assert table["Task"][2:] == ["HEAD", "here", "here - HEAD", "its 95 % interval"]
+    assert table["SST-2"][1:5] == ["accuracy", "0.7100", "0.9000", "+0.1900"]
+    low, high = map(float, table["SST-2"][5].split(" to "))
+    error = 1.96 * np.sqrt(0.19 * 0.81 / ROWS)  # 38 rows differ, all in one direction: a binomial share
+    assert (low, high) == (pytest.approx(0.19 - error, abs=0.01), pytest.approx(0.19 + error, abs=0.01))
+    assert table["RTE"][-2:] == ["+0.0000≈", "+0.0000 to +0.0000"]
+
+
+def test_a_difference_within_the_luck_of_the_rows_is_marked(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    as_many = int(0.73 * ROWS)  # as at HEAD, but other rows
+    change(project, "distilbert", "RTE", lambda row: np.random.default_rng(0).permutation(row) < as_many)
+    score, interval = rows(printed(capsys), "DistilBERT")["RTE"][-2:]
+    assert score == "+0.0000≈"
+    low, high = map(float, interval.split(" to "))
+    assert low < -0.05
+    assert high > 0.05
+
+
+def test_what_is_retained_is_that_of_the_report(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = average()
+    change(project, "distilbert", "SST-2", lambda row: row < 0.9 * ROWS)
+    after = average()
+    line = rows(printed(capsys), "DistilBERT")["average"]
+    assert line[1:4] == ["retained", f"{before:.1f} %", f"{after:.1f} %"]
+    assert line[4] == f"{after - before:+.1f}"
+    low, high = map(float, line[5].split(" to "))
+    assert 0 < low < after - before < high
+
+
+def average() -> float:
+    """What DistilBERT retains on average by the report's own reckoning, in percent."""
+    results = load_results(load_params())
+    pairs = [[standing(results, task, m) for m in ("distilbert", TEACHER)] for task in results.all_tasks()]
+    mean = mean_retained([retained(*pair) for pair in pairs])
+    assert mean is not None
+    return 100 * mean.corrected
+
+
+def test_a_teacher_that_changes_changes_what_is_retained(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(project, "bert", "SST-2", lambda row: row < 0.95 * ROWS)
+    text = printed(capsys)
+    assert rows(text, "DistilBERT")["SST-2"][4] == "+0.0000≈"
+    assert float(rows(text, "DistilBERT")["average"][4]) < 0
+    assert "average" not in rows(text, "BERT")
+
+
+def test_without_the_teacher_nothing_is_retained(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    update(models={"distilbert": "models/distilbert"})
+    change(project, "distilbert", "RTE", lambda row: row < 0.9 * ROWS)
+    assert "average" not in rows(printed(capsys), "DistilBERT")
+
+
+def test_what_only_this_workspace_has_is_left_out_and_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    update(seeds=[1, 9], models={name: f"models/{name}" for name in ("bert", "distilbert", "pruned")})
+    for task in (project / "data/eval").glob("*/bert/*"):
+        for model, seed in (("bert", 9), ("distilbert", 9), ("pruned", 1), ("pruned", 9)):
+            shutil.copytree(task / "1", task.parents[1] / model / task.name / str(seed))
+    change(project, "distilbert", "RTE", lambda row: row < 0.9 * ROWS)
+    text = printed(capsys)
+    assert "Not at HEAD: pruned, seed 9." in text
+    assert rows(text, "DistilBERT")["RTE"][2:4] == ["0.7300", "0.9000"]
+    assert "DistilBERT, 1 seed" in text
+
+
+def test_a_task_that_the_revision_has_not_is_left_out_and_named(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = YAML(typ="safe").load(Path("dvc.yaml"))
+    outs = stages["stages"]["cells"]["outs"]
+    stages["stages"]["cells"]["outs"] = [out for out in outs if "CoLA" not in out]
+    YAML().dump(stages, Path("dvc.yaml"))
+    run(project, "dvc", "commit", "--force")
+    run(project, "git", "-c", "user.name=t", "-c", "user.email=t@t.org", "commit", "-qam", "without CoLA")
+    change(project, "distilbert", "RTE", lambda row: row < 0.9 * ROWS)
+    text = printed(capsys)
+    assert "Not at HEAD: CoLA." in text
+    assert set(rows(text, "DistilBERT")) >= {"RTE", "SST-2", "average"}
+    assert "CoLA" not in rows(text, "DistilBERT")
+
+
+def test_tasks_that_only_the_revision_has_do_not_matter(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = update(seeds=[1, 2])
+    values["glue"]["tasks"] = {"RTE": values["glue"]["tasks"]["RTE"]}
+    update(**values)
+    change(project, "distilbert", "RTE", lambda row: row < 0.9 * ROWS)
+    text = printed(capsys)
+    assert "DistilBERT, medians of 2 seeds" in text
+    assert "SST-2" not in text
+    assert "Not at" not in text
+
+
+def test_nothing_in_common_is_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in list((project / "data/eval").glob("*/*/*")):
+        shutil.copytree(place / "1", place / "7")
+    update(seeds=[7])
+    with pytest.raises(UserError, match="HEAD: has no model, task and seed in common"):
+        printed(capsys)
 
 
 @pytest.mark.parametrize(
@@ -166,25 +222,22 @@ def test_a_wrong_name_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_seeds_that_only_this_workspace_has_are_nothing_to_compare(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    update(seeds=[7])
-    with pytest.raises(UserError, match="HEAD: has no model, task and seed in common"):
-        printed(capsys)
-
-
 def test_scores_that_left_the_cache_are_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(project / ".dvc/cache/files")
-    message = r"data/eval/glue/bert/CoLA/1 of HEAD: neither in DVC's cache nor in the remote; `make repro`"
-    with pytest.raises(UserError, match=message):
+    message = r"data/eval/glue/bert/CoLA/1 of HEAD: neither in DVC's cache nor in the remote .*; in a checkout"
+    with pytest.raises(UserError, match=message) as caught:
         printed(capsys)
+    assert "\n" not in str(caught.value)
 
 
-def test_other_dev_rows_do_not_compare(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_task_with_other_dev_rows_is_left_out_and_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(project, "distilbert", "RTE", lambda row: row < 0.9 * ROWS)
     for cell in (project / "data/eval/imdb").glob("*/IMDb/[0-9]"):
-        table = pq.read_table(cell / "predictions.parquet").slice(0, 100)
-        (cell / "predictions.parquet").unlink()
-        pq.write_table(table, cell / "predictions.parquet")
-    with pytest.raises(UserError, match="HEAD: IMDb has other dev rows there"):
+        rewrite(cell / "predictions.parquet", pq.read_table(cell / "predictions.parquet").slice(0, 100))
+    text = printed(capsys)
+    assert "Left out, since the dev rows at HEAD are others: IMDb." in text
+    assert "IMDb" not in rows(text, "DistilBERT")
+    for cell in (project / "data/eval").glob("*/*/*/[0-9]"):
+        rewrite(cell / "predictions.parquet", pq.read_table(cell / "predictions.parquet").slice(0, 50))
+    with pytest.raises(UserError, match="HEAD: all its dev rows are others"):
         printed(capsys)

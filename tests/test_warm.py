@@ -147,3 +147,10 @@ def test_stages_that_start_at_once_start_one_server(tmp_path: Path) -> None:
         both = [start(tmp_path, str(number)) for number in range(2)]
         assert [finish(process)[0] for process in both] == [0, 0]
         assert len(servers(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("stage", ["glue_eval", "imdb_eval", "squad_eval"])
+def test_an_evaluation_asks_for_its_fork_without_the_libraries(stage: str) -> None:
+    code = f"import sys, stages.{stage}; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"numpy", "pyarrow", "pydantic", "ruamel.yaml", "torch"} & set(done.stdout.split())
