@@ -102,7 +102,7 @@ def test_scores_stand_beside_those_of_a_commit_and_of_an_experiment(outputs: dic
     for name in ("HEAD", "no-kl"):
         text = outputs[f"make compare REV={name}"]
         assert "the same predictions" in text.split("DistilBERT")[0]  # BERT's, which the change does not touch
-        assert re.search(rf"Task +Metric +{name} +here +difference", text)
+        assert re.search(rf"Task +Metric +{name} +here +here - {name}", text)
 
 
 @pytest.mark.parametrize("name", [*ABLATION, "other-teacher", "own-text", "own-task", "more-zeros", "half-the-heads"])
