@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from clone import Project
 from numpy.typing import NDArray
 from report_project import ROOT, ROWS, make_project
 from ruamel.yaml import YAML
@@ -34,13 +34,14 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = YAML(typ="safe").load(ROOT / "profiles/tiny.yaml")
     values["seeds"] = [1, 2, 3]
     YAML().dump(values, folder / "params.yaml")
-    run(folder, "git", "init", "-q")
-    run(folder, "dvc", "init", "-q")
+    made = Project(folder)
+    made.run("git", "init", "-q")
+    made.run("dvc", "init", "-q")
     cells = [str(cell.relative_to(folder)) for cell in sorted(folder.glob("data/eval/*/*/*/*"))]
     YAML().dump({"stages": {"cells": {"cmd": "exit 1", "outs": cells}}}, folder / "dvc.yaml")
-    run(folder, "dvc", "commit", "--force")
-    run(folder, "git", "add", "params.yaml", "dvc.yaml", "dvc.lock", ".dvc")
-    run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t.org", "commit", "-qm", "scores")
+    made.run("dvc", "commit", "--force")
+    made.run("git", "add", "params.yaml", "dvc.yaml", "dvc.lock", ".dvc")
+    made.run("git", "commit", "-qm", "scores")
     return folder
 
 
@@ -50,12 +51,6 @@ def project(committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shutil.copytree(committed, tmp_path / "project", symlinks=True)
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"
-
-
-def run(folder: Path, *command: str) -> None:
-    program = Path(sys.executable).parent / command[0]
-    named = (str(program), *command[1:]) if program.exists() else command
-    subprocess.run(named, cwd=folder, check=True, capture_output=True)
 
 
 def printed(capsys: pytest.CaptureFixture[str], revision: str = "HEAD") -> str:
@@ -77,9 +72,9 @@ def rewrite(path: Path, table: pa.Table) -> None:
     pq.write_table(table, path)
 
 
-def change(project: Path, model: str, task: str, right: Rights, suite: str = "glue") -> None:
-    """Have all seeds of a cell be right on these of its rows."""
-    for folder in (project / "data/eval" / suite / model / task).glob("[0-9]"):
+def change(project: Path, model: str, task: str, right: Rights) -> None:
+    """Have a model be right on these rows of a GLUE task, with all seeds."""
+    for folder in (project / "data/eval/glue" / model / task).glob("[0-9]"):
         labels = pq.read_table(folder / "predictions.parquet")["label"].to_numpy()
         hits = right(np.arange(len(labels)))
         guesses = np.where(hits, labels, 1 - labels)
@@ -179,8 +174,8 @@ def test_a_task_that_the_revision_has_not_is_left_out_and_named(
     outs = stages["stages"]["cells"]["outs"]
     stages["stages"]["cells"]["outs"] = [out for out in outs if "CoLA" not in out]
     YAML().dump(stages, Path("dvc.yaml"))
-    run(project, "dvc", "commit", "--force")
-    run(project, "git", "-c", "user.name=t", "-c", "user.email=t@t.org", "commit", "-qam", "without CoLA")
+    Project(project).run("dvc", "commit", "--force")
+    Project(project).run("git", "commit", "-qam", "without CoLA")
     change(project, "distilbert", "RTE", lambda row: row < 0.9 * ROWS)
     text = printed(capsys)
     assert "Not at HEAD: CoLA." in text

@@ -12,8 +12,8 @@ from stages.distillation.checkpoints import Checkpoints
 from stages.distillation.display import Curve
 from stages.distillation.distilling import Inputs, settings_key, train_student
 from stages.distillation.models import DistilBertStates, StudentStates
-from stages.modeling import zeros
 from stages.modeling.shrunken import ShrunkenDistilBertForMaskedLM
+from stages.modeling.zeros import KeepZeros
 
 
 class ShrunkenStates(StudentStates, ShrunkenDistilBertForMaskedLM):  # type: ignore[no-untyped-call]
@@ -47,8 +47,8 @@ def recovery_params(params: Params) -> Params:
 
 def recovery_checkpoints(inputs: Inputs, params: Params, student: Path, teacher: Path) -> Checkpoints:
     """Name the checkpoints by all that the result depends on: settings, text, both models, pruning and the networks."""
-    packages = Path(__file__).parent, Path(zeros.__file__).parent
-    sources = sorted(source for package in packages for source in package.glob("*.py"))
+    stages = Path(__file__).parents[1]
+    sources = sorted([*stages.glob("compression/*.py"), *stages.glob("modeling/*.py")])
     settings = (settings_key(recovery_params(params)), params.prune.model_dump(), params.quality_eval.blocks)
     return Checkpoints("prune", *settings, inputs.train.key, inputs.dev.key, student, teacher, *sources)
 
@@ -65,7 +65,7 @@ def recover(
     The losses are the last; after updates also the first, as `before_recovery`. Weights that are zero stay zero.
     """
     trained = with_states(model)
-    training = train_student(trained, inputs, recovery_params(params), "prune", checkpoints, [curve, zeros.KeepZeros()])
+    training = train_student(trained, inputs, recovery_params(params), "prune", checkpoints, [curve, KeepZeros()])
     model.load_state_dict(trained.state_dict())
     updates = training.trainer.schedule.updates
     metrics: dict[str, Any] = {"updates": updates, **training.held_out()}

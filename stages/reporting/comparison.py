@@ -4,9 +4,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from stages.reporting.cells import Results
-from stages.reporting.labels import EQUAL, metric_name, number, percent, percent_range, spread_text, title
+from stages.reporting.labels import (
+    EQUAL,
+    decimals,
+    difference_texts,
+    metric_name,
+    number,
+    percent,
+    percent_range,
+    spread_text,
+    title,
+)
 from stages.reporting.markdown import DASH, Footnotes, aligned, markdown_table
-from stages.reporting.paired import Pair, Pairs, mean_share
+from stages.reporting.paired import Pairs, mean_share
 from stages.reporting.statistics import Interval
 from stages.reporting.summary import TEACHER, Retained, Standings, mean_retained, retained
 
@@ -34,8 +44,9 @@ def _retained_table(results: Results, standings: Standings, pairs: Pairs, model:
     for task in results.all_tasks():
         teacher, student, text = standings[task, TEACHER], standings[task, model], _digits(task, 4)
         pair, name = pairs[task, model], task + notes.mark(task, results.first(task).note)
+        differences = difference_texts(pair.difference, pair.interval, decimals(task))
         scores = [text(teacher.chance), spread_text(teacher.score, text), spread_text(student.score, text)]
-        rows.append([name, metric_name(task), *scores, *_difference(task, pair), *_shares(shares[task], pair.share)])
+        rows.append([name, metric_name(task), *scores, *differences, *_shares(shares[task], pair.share)])
     average = mean_share([pairs[task, model] for task in results.all_tasks()])
     rows.append(["average", *[""] * 6, *_shares(mean_retained(list(shares.values())), average)])
     header = ["Task", "Metric", "Chance", title(TEACHER), title(model), "Difference", "its 95 % interval"]
@@ -110,14 +121,7 @@ def kept(results: Results, standings: Standings, model: str) -> dict[str, Retain
 
 def _digits(task: str, digits: int) -> Callable[[float], str]:
     """Return a writer of a task's score; SQuAD's 0-100 has two decimals, fractions have `digits`."""
-    return partial(number, digits=2 if task == "SQuAD" else digits)
-
-
-def _difference(task: str, pair: Pair) -> Sequence[str]:
-    digits = 2 if task == "SQuAD" else 4
-    mark = "" if pair.told_apart else EQUAL
-    low, high = (f"{value:+z.{digits}f}" for value in (pair.interval.low, pair.interval.high))
-    return f"{pair.difference:+z.{digits}f}{mark}", f"{low} to {high}"
+    return partial(number, digits=decimals(task, digits))
 
 
 def _shares(share: Retained | None, interval: Interval | None) -> Sequence[str]:

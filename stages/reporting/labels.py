@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from stages.reporting.cells import Cell, Spread
 from stages.reporting.markdown import DASH
+from stages.reporting.statistics import Interval
 from stages.reporting.summary import METRIC_NAMES
 
 EQUAL = "\N{ALMOST EQUAL TO}"
@@ -35,6 +36,17 @@ def spread_text(spread: Spread, text: Callable[[float], str]) -> str:
 def number(value: float, digits: int) -> str:
     """Write a figure with a fixed number of decimals."""
     return f"{value:.{digits}f}"
+
+
+def decimals(task: str, fraction: int = 4) -> int:
+    """Return how many decimals a task's score has: two of SQuAD's 0-100, `fraction` of the others' fractions."""
+    return 2 if task == "SQuAD" else fraction
+
+
+def difference_texts(value: float, interval: Interval, digits: int) -> tuple[str, str]:
+    """Write a difference, marked where its interval holds 0, and the interval."""
+    low, high = (f"{bound:+z.{digits}f}" for bound in (interval.low, interval.high))
+    return f"{value:+z.{digits}f}{EQUAL if interval.holds(0.0) else ''}", f"{low} to {high}"
 
 
 def percent(value: float | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from stages.finetuning.tasks import file_prefix
 from stages.reporting.cells import TASK_ORDER
 from stages.reporting.compressed import CORPUS, Measurements
-from stages.reporting.labels import number, percent
+from stages.reporting.labels import decimals, number, percent
 from stages.reporting.markdown import DASH, Footnotes, section
 from stages.reporting.published import load_published
 
@@ -78,7 +78,7 @@ def _tasks(found: Measurements) -> list[str]:
 
 def _task_row(name: str, row: Row, notes: Footnotes) -> list[str]:
     task = task_of(name)
-    digits = 2 if task == "SQuAD" else 4  # 0-100 there, fractions elsewhere
+    digits = decimals(task)
     scores = ", ".join(f"{key} {number(value, digits)}" for key, value in row["scores"].items())
     first = label(name) + notes.mark(task, row["note"])
     cells = [first, number(row["size_mb"], 2), scores, percent(row.get("agreement"))]

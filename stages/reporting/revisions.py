@@ -18,7 +18,7 @@ from stages.core import entry
 from stages.core.errors import UserError
 from stages.core.params import Params, load_params
 from stages.reporting.cells import CELLS, Results, load_results
-from stages.reporting.labels import EQUAL, metric_name, title
+from stages.reporting.labels import EQUAL, decimals, difference_texts, metric_name, title
 from stages.reporting.markdown import aligned
 from stages.reporting.paired import shares
 from stages.reporting.statistics import Draws, accuracy, bootstrap, quantiles, retention
@@ -40,14 +40,12 @@ class Change:
     here: float
     drawn_there: Draws
     drawn_here: Draws
+    same: bool = False  # whether all predictions are
 
     def texts(self, digits: int, unit: str = "") -> Sequence[str]:
         """Write both figures, their difference and its interval."""
-        interval = quantiles(self.drawn_here - self.drawn_there)
-        low, high = (f"{bound:+z.{digits}f}" for bound in (interval.low, interval.high))
-        mark = EQUAL if interval.holds(0.0) else ""
         both = (f"{figure:.{digits}f}{unit}" for figure in (self.there, self.here))
-        return *both, f"{self.here - self.there:+z.{digits}f}{mark}", f"{low} to {high}"
+        return *both, *difference_texts(self.here - self.there, quantiles(self.drawn_here - self.drawn_there), digits)
 
 
 def main() -> None:
@@ -133,13 +131,10 @@ def compare(revision: str, there: Results, here: Results) -> str:
     seeds = "1 seed" if len(there.seeds) == 1 else f"medians of {len(there.seeds)} seeds"
     for model in there.models:
         compared = {model, TEACHER} & set(there.models)
-        if all(_same_predictions(there, here, task, name) for task in tasks for name in compared):
+        if all(change[name].same for change in changes.values() for name in compared):
             parts.append(f"{title(model)}, {seeds}: the same predictions at {revision} and here")
             continue
-        lines = [
-            [task, metric_name(task), *change[model].texts(2 if task == "SQuAD" else 4)]
-            for task, change in changes.items()
-        ]
+        lines = [[task, metric_name(task), *change[model].texts(decimals(task))] for task, change in changes.items()]
         if model != TEACHER and (average := _retained(here, changes, model)):
             lines.append(["average", "retained", *average.texts(1, " %")])
         header = ["Task", "Metric", revision, "here", f"here - {revision}", "its 95 % interval"]
@@ -156,14 +151,19 @@ def _only_here(there: Results, here: Results) -> list[str]:
 
 def _changes(there: Results, here: Results, task: str) -> dict[str, Change]:
     """Draw all models' scores in both runs from the same rows."""
-    cells = [results.cells[task, model] for model in here.models for results in (there, here)]
-    labels, _ = predictions(cells[0])
-    draws = iter(bootstrap(METRICS.get(task, accuracy), labels, *(predictions(one)[1] for one in cells)))
+    read = {model: [predictions(results.cells[task, model]) for results in (there, here)] for model in here.models}
+    labels, _ = read[here.models[0]][0]
+    made = (predicted for both in read.values() for _, predicted in both)
+    draws = iter(bootstrap(METRICS.get(task, accuracy), labels, *made))
     return {
         model: Change(
-            there.spread(task, model, own).median, here.spread(task, model, own).median, next(draws), next(draws)
+            there.spread(task, model, own).median,
+            here.spread(task, model, own).median,
+            next(draws),
+            next(draws),
+            same=np.array_equal(one, other),
         )
-        for model in here.models
+        for model, ((_, one), (_, other)) in read.items()
     }
 
 
@@ -190,11 +190,6 @@ def _retained(here: Results, changes: Mapping[str, Mapping[str, Change]], model:
         100 * np.mean([one.drawn_there for one in kept], axis=0),
         100 * np.mean([one.drawn_here for one in kept], axis=0),
     )
-
-
-def _same_predictions(there: Results, here: Results, task: str, model: str) -> bool:
-    one, other = (predictions(results.cells[task, model])[1] for results in (there, here))
-    return np.array_equal(one, other)
 
 
 def _same_rows(there: Results, here: Results, task: str) -> bool:
