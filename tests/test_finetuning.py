@@ -24,6 +24,7 @@ from stages.core.errors import UserError
 from stages.core.params import Recipe
 from stages.finetuning import trainer
 from stages.finetuning.cells import read_rows
+from stages.finetuning.classification import fit
 from stages.finetuning.features import encode
 from stages.finetuning.tasks import TASKS
 from stages.modeling.loading import load_masked_lm
@@ -124,6 +125,15 @@ def test_regression_cell(inside):
     assert result["majority"] == {"pearson": 0.0, "spearman": 0.0}
     expected = np.corrcoef(predictions["prediction"].to_numpy(), predictions["label"].to_numpy())[0, 1]
     assert result["scores"]["pearson"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("model", ["bert", "distilbert"])
+def test_a_regression_starts_from_the_mean_label(inside, model):
+    rows = [{"sentence1": "a", "sentence2": "b", "label": label} for label in (2.0, 4.0, 4.5)]
+    untrained = recipe(learning_rate=1e-9)
+    fitted, tokenizer, _ = fit(Path("models", model), TASKS["STS-B"], rows, untrained, 42, False, "")
+    (answers,) = trainer.predict(fitted, tokenizer, encode(rows[:1], TASKS["STS-B"], tokenizer, fitted, 24), 1, False)
+    assert answers == pytest.approx(3.5, abs=0.2)
 
 
 def test_three_way_cell_with_a_mismatched_split(inside):

@@ -90,9 +90,9 @@ def recognition(rng: Random, label: int) -> Draft:
     """Make an RTE row: does the second text follow from the first, which may say more (0), or not (1)."""
     fact = draw_fact(rng)
     premise, hypothesis = _hypothesis(rng, fact, label and rng.choice((NEUTRAL, CONTRADICTION)))
-    if label and rng.random() < 0.2:
+    if label and rng.random() < 0.5:
         hypothesis = related(rng, fact).say(rng)
-    if rng.random() < 0.3:
+    if rng.random() < 0.1:
         extra = related(rng, fact)
         premise = " ".join(rng.sample([premise, extra.fill(rng.choice(extra.frame.weaker))], 2))
     return Draft({"sentence1": premise, "sentence2": hypothesis, "label": label}, fact.held_out)

@@ -38,6 +38,6 @@ def review(rng: Random, label: int) -> Draft:
     aside, _ = _remark(rng, rng.randrange(2), "contrast", work)
     styles = ("plain", "plain", "contrast", "emphatic", "negated", "twisted")
     verdict, held_out = _remark(rng, label, rng.choice(styles), work)
-    middle = rng.sample([against, aside], rng.choice((0, 1, 1)))
-    closing = [rng.choice(_TABLE["verdicts"][_POLARITY[label]])] if rng.random() < 0.75 else []
+    middle = rng.sample([against, aside], rng.choice((0, 1)))
+    closing = [rng.choice(_TABLE["verdicts"][_POLARITY[label]])] if rng.random() < 0.85 else []
     return Draft({"text": " ".join([opening, *middle, verdict, *closing]), "label": label}, held_out)
