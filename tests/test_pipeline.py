@@ -111,14 +111,15 @@ def test_experiments_run_and_compare(project: Project) -> None:
 
 
 def test_adding_and_removing_rows(project: Project) -> None:
-    alone = project.json("metrics/glue/bert.json")
+    alone, tables = project.json("metrics/glue/bert.json"), project.folder / "plots/report/tables.md"
     values = (project.folder / "params.yaml").read_text()
     project.params(seeds=[42, 43, 44])
     assert set(project.repro()) - {"report"} == cells("bert", "distilbert", seeds=(43, 44))
-    assert project.json("metrics/glue/bert.json") != alone
+    assert "42, 43, 44" in tables.read_text()
     (project.folder / "params.yaml").write_text(values)
     assert project.repro() in ([], ["report"])
     assert project.json("metrics/glue/bert.json") == alone
+    assert "42, 43, 44" not in tables.read_text()
     loaded = YAML(typ="safe").load(values)
     del loaded["models"]["distilbert"]
     YAML().dump(loaded, project.folder / "params.yaml")
