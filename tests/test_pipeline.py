@@ -3,10 +3,13 @@
 import re
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 from clone import TASKS, Project, small_project
 from ruamel.yaml import YAML
+
+from stages.finetuning.tasks import headline
 
 COMPRESSED = {"prune", "quantize", "onnx-export", "quality-eval", "speed-bench", "android-bench-collect"}
 VARIANTS = ("baseline", "quantized", "pruned", "combined")
@@ -116,6 +119,9 @@ def test_adding_and_removing_rows(project: Project) -> None:
     project.params(seeds=[42, 43, 44])
     assert set(project.repro()) - {"report"} == cells("bert", "distilbert", seeds=(43, 44))
     assert "42, 43, 44" in tables.read_text()
+    for task, shown in project.json("metrics/glue/bert.json").items():
+        results = [project.json(f"data/eval/glue/bert/{task}/{seed}/result.json") for seed in (42, 43, 44)]
+        assert shown == pytest.approx(median(headline(task, result["scores"]) for result in results), abs=1e-4)
     (project.folder / "params.yaml").write_text(values)
     assert project.repro() in ([], ["report"])
     assert project.json("metrics/glue/bert.json") == alone
