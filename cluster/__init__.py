@@ -5,7 +5,7 @@
 - `pipeline` asks DVC what is out of date, and takes finished stages into the workspace without executing them;
 - `runs` moves single entries of the run cache from and to a remote;
 - `scheduler` hands on every stage as soon as what it needs is there, and knows nothing of DVC or Ray;
-- `workers` runs stages as Ray tasks; `agent` is the process beside each Ray worker in which DVC runs them, in a
-  workspace of its own, which `workspace` makes;
+- `workers` runs stages as Ray tasks, or in this workspace what all others wait for; `agent` is the process beside each
+  Ray worker in which DVC runs them, in a workspace of its own, which `workspace` makes;
 - `display` is the live table.
 """

@@ -28,6 +28,7 @@ class State(Enum):
 
 
 FINISHED = frozenset({State.UNCHANGED, State.CACHED, State.DONE})
+UNFINISHED = frozenset({State.WAITING, State.HANDED_ON, State.RUNNING})
 
 
 class End(Enum):
@@ -75,8 +76,14 @@ class Workers(Protocol):
     def room(self, handed_on: Sequence[str]) -> int:
         """Return how many more stages to hand on while these wait for a worker: few, so that a better one is next."""
 
+    def may_stay(self, stage: str) -> bool:
+        """Whether a stage beside which no other can run may as well run in this machine's own workspace."""
+
     def submit(self, stage: str, here: bool) -> None:
         """Hand a stage on: `here` to this machine's own workspace, otherwise to whatever has room for it."""
+
+    def prepare(self) -> None:
+        """Start what stages elsewhere need and takes seconds to start, while one runs here; ends are told after it."""
 
     def begun(self) -> list[str]:
         """Return the stages that have begun since the last call."""
@@ -151,6 +158,11 @@ class Board:
             for dependent in self._dependents(stage):
                 self.stages[dependent].state = State.SKIPPED
 
+    def holds_up_all_others(self, stage: str) -> bool:
+        """Whether nothing else runs, nor can before this stage has ended."""
+        unfinished = {other for other, progress in self.stages.items() if progress.state in UNFINISHED}
+        return unfinished - {stage} <= self._dependents(stage)
+
     def _dependents(self, stage: str) -> set[str]:
         found: set[str] = set()
         for other, needed in self.upstream.items():  # which is ordered
@@ -174,7 +186,7 @@ def schedule(
     """Bring every stage up to date, as many at once as there is room for; a failure stops only what depends on it.
 
     What most of the remaining time waits for goes first, as far as `seconds` tells what stages took before; `exclusive`
-    stages, beside which nothing runs, go when no other can.
+    stages, beside which nothing runs, go when no other can. One that all others wait for may run in this workspace.
     """
     board = Board(pipeline.upstream, seconds or {}, exclusive)
     try:
@@ -198,7 +210,13 @@ def _schedule(
                 if settled:
                     board.end(stage, settled, clock())
                 else:
-                    _submit(stage, pipeline.stays_here(stage), board, pipeline, workers)
+                    alone = board.holds_up_all_others(stage) and workers.may_stay(stage)
+                    _submit(stage, alone or pipeline.stays_here(stage), board, pipeline, workers)
+                    if alone:
+                        board.begin(stage, clock())  # before `prepare` takes its time
+                        watch(board)
+                        if not all(pipeline.stays_here(other) for other in board.named(State.WAITING)):
+                            workers.prepare()
             watch(board)
         if not board.named(State.HANDED_ON) and not board.named(State.RUNNING):
             return

@@ -15,6 +15,7 @@ from typing import Any
 from cluster import workspace
 from cluster.agent import Agent, Job
 from cluster.scheduler import End, Outcome
+from stages.core import waiting
 from stages.core.params import StageResources
 
 CLOSING_SECONDS = 15.0
@@ -22,7 +23,7 @@ REGISTER_SECONDS = 5.0
 
 
 class RayWorkers:
-    """Runs stages as tasks of a Ray cluster, which is started with the first of them or joined."""
+    """Runs stages as tasks of a Ray cluster, which is started or joined when it is needed, or in this workspace."""
 
     def __init__(
         self,
@@ -49,6 +50,9 @@ class RayWorkers:
         self._here: dict[Future[Outcome], str] = {}
         self._pool = ThreadPoolExecutor(1)
         self._agent: Agent | None = None
+        self._packed: bytes | None = None  # the workspace's files, for those of the workers
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # now, since a stage may be started while Ray is
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
     def room(self, handed_on: Sequence[str]) -> int:
         """Return how many more to hand on: no more than can run at once wait in Ray, which starts whatever fits.
@@ -72,6 +76,19 @@ class RayWorkers:
         most = max(cpus for cpus, there in self._machines if there >= gpus)
         return most if needs.exclusive else min(needs.cpus or 1, most), gpus
 
+    def may_stay(self, stage: str) -> bool:
+        """Whether a stage beside which no other can run may as well run in this machine's own workspace.
+
+        Not where there are other machines, nor where Ray has to keep it from a measurement or give it its GPUs.
+        """
+        needs = self._resources(stage)
+        return not (self._address or needs.exclusive or needs.gpus)
+
+    def prepare(self) -> None:
+        """Start Ray or join it, unless that is done."""
+        if self._ray is None:
+            self._start()
+
     def submit(self, stage: str, here: bool) -> None:
         """Hand a stage on; it is held back while an exclusive one and another would run beside each other.
 
@@ -88,11 +105,17 @@ class RayWorkers:
         job = self._job(stage)
         self._logs[stage] = Path(job.log)
         self._logs[stage].unlink(missing_ok=True)  # of a former run
+        self._pack()  # before a stage here changes files
         if here:
-            self._here[self._pool.submit(self._run_here, job, self._seconds(stage))] = stage
+            if self._agent is None or not self._agent.alive:
+                self._agent = Agent(Path(self._head.root), owned=False)
+            changed = {"workspace": self._head.root, "files": {}, "inputs": (), "expected": {}}
+            if not self._running:
+                changed["environment"] = {waiting.SPINS: os.environ.get(waiting.SPINS)}  # nothing runs beside it
+            future = self._pool.submit(self._run_here, self._agent, asdict(job) | changed, self._seconds(stage))
+            self._here[future] = stage
             return
-        if self._ray is None:
-            self._start()
+        self.prepare()
         cpus, gpus = self._share(stage)
         task = self._task.options(name=stage, num_cpus=cpus, num_gpus=gpus)
         arguments = (asdict(job), self._head, self._archive, self._seconds(stage), self._register)
@@ -142,9 +165,12 @@ class RayWorkers:
             time.sleep(0.1)  # agents whose worker is gone end their stage and remove their workspace
         shutil.rmtree(folder, ignore_errors=True)
 
+    def _pack(self) -> bytes:
+        if self._packed is None:
+            self._packed = workspace.pack(Path(self._head.root))
+        return self._packed
+
     def _start(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         import ray
 
         untyped: Any = ray
@@ -159,7 +185,8 @@ class RayWorkers:
         self._ray = ray
         self._task = ray.remote(max_retries=0)(workspace.run)
         self._register = untyped.remote(num_cpus=0, max_restarts=-1)(workspace.Register).remote()
-        self._archive = ray.put(workspace.pack(Path(self._head.root)))
+        self._archive = ray.put(self._pack())
+        self._packed = b""  # Ray has it now
         nodes = [node["Resources"] for node in untyped.nodes() if node["Alive"]]
         self._machines = [(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes]
         cpus, gpus = (sum(counts) for counts in zip(*self._machines, strict=True))
@@ -183,13 +210,10 @@ class RayWorkers:
         minutes = self._resources(stage).minutes
         return minutes and minutes * 60
 
-    def _run_here(self, job: Job, seconds: float | None) -> Outcome:
-        if self._agent is None or not self._agent.alive:
-            self._agent = Agent(Path(self._head.root), owned=False)
-        local = asdict(job) | {"workspace": self._head.root, "files": {}, "inputs": (), "expected": {}}
-        self._begun_here.append(job.stage)
-        result = self._agent.run(local, seconds)
-        return Outcome(job.stage, End(result.end), result.message)
+    def _run_here(self, agent: Agent, job: dict[str, Any], seconds: float | None) -> Outcome:
+        self._begun_here.append(job["stage"])
+        result = agent.run(job, seconds)
+        return Outcome(job["stage"], End(result.end), result.message)
 
     def _here_ended(self, future: Future[Outcome]) -> Outcome:
         del self._here[future]

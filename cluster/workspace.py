@@ -91,7 +91,10 @@ def run(
         config["remote"] = {head.remote: {"url": head.remote_url}}
     log = Path(job["log"] if visible else folder / ".dvc/tmp/stage.log")
     # Ray says by variables which GPUs a task has, and sets one by which libraries choose their number of threads.
-    environment = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES"), "OMP_NUM_THREADS": head.omp_threads}
+    environment = job["environment"] | {
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "OMP_NUM_THREADS": head.omp_threads,
+    }
     filled = {
         **job,
         "workspace": str(folder),

@@ -44,9 +44,11 @@ def test_it_ends_as_dvc_repro_does(project: Project, serial: Project) -> None:
     assert sorted(project.ran()) == sorted(serial.ran())
     assert "report: done" in shown
     assert "again" not in shown
-    assert {Path(where).parts[-5:-2] for name, where in project.places() if name != "report"} == {
+    assert {Path(where).parts[-5:-2] for name, where in project.places() if name.isdigit()} == {
         (".dvc", "tmp", "cluster")
     }
+    # what all others wait for, and the last, do not
+    assert {where for name, where in project.places() if not name.isdigit()} == {str(project.folder)}
     nothing_is_left(project)
     # and again: nothing to run
     project.repro()
@@ -233,6 +235,15 @@ def write_own_file(project: Project) -> None:
     (project.folder / "own.bin").write_text("not for git")
 
 
+BESIDE = """\
+  beside:
+    cmd: python step.py download beside.txt
+    deps: [step.py]
+    outs: [beside.txt]
+  report:
+"""
+
+
 @pytest.mark.long
 def test_workers_get_what_is_not_committed_and_the_rest_runs_here(project: Project) -> None:
     with (project.folder / "step.py").open("a") as code:
@@ -240,10 +251,10 @@ def test_workers_get_what_is_not_committed_and_the_rest_runs_here(project: Proje
     (project.folder / "new.txt").write_text("from a file that git does not know yet, in ")
     pipeline = (project.folder / "dvc.yaml").read_text()
     (project.folder / "dvc.yaml").write_text(
-        pipeline.replace("deps: [data, step.py]", "deps: [data, own.bin, step.py]")
+        pipeline.replace("deps: [data, step.py]", "deps: [data, own.bin, step.py]").replace("  report:\n", BESIDE)
     )
     write_own_file(project)
-    project.repro("glue-eval@0")
+    project.repro("beside", "glue-eval@0", "glue-eval@1")
     assert (project.folder / "data").read_text().startswith("from a file that git does not know yet, in ")
     assert ".dvc/tmp/cluster/" in (project.folder / "data").read_text()
     assert (project.folder / "cells/0").read_text().endswith(f"in {project.folder}")
@@ -259,8 +270,12 @@ def test_workers_get_what_dvc_files_name(project: Project) -> None:
     (project.folder / "dvc.yaml").write_text(
         pipeline.replace("deps: [data, step.py]", "deps: [data, kept.txt, step.py]")
     )
-    project.tell("0", "assert pathlib.Path('kept.txt').read_text() == 'by `dvc add`'")
-    project.repro("glue-eval@0")
+    project.tell(
+        "0",
+        "assert pathlib.Path('kept.txt').read_text() == 'by `dvc add`'\n"
+        "assert os.environ['GOMP_SPINCOUNT'] == '1000'  # for others may compute beside it",
+    )
+    project.repro("glue-eval@0", "glue-eval@1")
     (where,) = (where for name, where in project.places() if name == "0")
     assert ".dvc/tmp/cluster/" in where
 

@@ -68,6 +68,7 @@ NOT_RUN = {
     "export RAY_AUTH_MODE=token": "needs a Ray cluster; test_two_hosts.py starts one with a token",
     "ray start": "needs a Ray cluster; test_two_hosts.py starts one",
     "python benchmarks/simulated_cluster.py": "measures for minutes; test_cluster.py runs what it starts",
+    "python benchmarks/waiting.py": "measures for minutes; test_waiting.py has what chooses between its ways",
     "torchrun --nnodes 2": "needs two machines with GPUs; test_processes.py runs it with two processes on one",
     "make lint": "CI runs it",
     "pre-commit install": "changes the hooks of this clone",

@@ -63,6 +63,14 @@ class FakeWorkers:
     queued: list[str] = field(default_factory=list)
     submitted: list[tuple[str, bool]] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
+    local: bool = False  # whether a stage that holds up all others may stay here
+    prepared: list[str] = field(default_factory=list)  # what ran then
+
+    def may_stay(self, stage: str) -> bool:
+        return self.local
+
+    def prepare(self) -> None:
+        self.prepared += [stage for _, stage in self.running]
 
     def room(self, handed_on: Sequence[str]) -> int:
         assert len(handed_on) <= self.slots
@@ -108,12 +116,12 @@ def run(pipeline: FakePipeline, slots: int = 2, **how: dict[str, object]) -> tup
     return {stage: progress.state for stage, progress in board.stages.items()}, workers
 
 
-@given(graphs(), st.integers(1, 5), st.data())
+@given(graphs(), st.integers(1, 5), st.booleans(), st.data())
 def test_every_stage_runs_once_and_no_worker_idles(
-    graph: dict[str, frozenset[str]], slots: int, data: st.DataObject
+    graph: dict[str, frozenset[str]], slots: int, local: bool, data: st.DataObject
 ) -> None:
     lengths = {stage: data.draw(st.floats(0.1, 10)) for stage in graph}
-    states, workers = run(FakePipeline(graph), slots, lengths=lengths)
+    states, workers = run(FakePipeline(graph), slots, lengths=lengths, local=local)
     assert set(states.values()) == {State.DONE}
     assert sorted(stage for stage, _ in workers.submitted) == sorted(graph)
     longest: dict[str, float] = {}
@@ -123,10 +131,12 @@ def test_every_stage_runs_once_and_no_worker_idles(
     assert workers.clock.now <= sum(lengths.values()) / slots + (1 - 1 / slots) * max(longest.values()) + 1e-9
 
 
-@given(graphs(), st.data())
-def test_a_failure_stops_only_what_depends_on_it(graph: dict[str, frozenset[str]], data: st.DataObject) -> None:
+@given(graphs(), st.booleans(), st.data())
+def test_a_failure_stops_only_what_depends_on_it(
+    graph: dict[str, frozenset[str]], local: bool, data: st.DataObject
+) -> None:
     failing = data.draw(st.sampled_from(sorted(graph)))
-    states, _ = run(FakePipeline(graph), ends={failing: [End.FAILED]})
+    states, _ = run(FakePipeline(graph), ends={failing: [End.FAILED]}, local=local)
     dependents: set[str] = set()
     for stage, needed in graph.items():
         if needed & (dependents | {failing}):
@@ -144,6 +154,50 @@ def test_what_is_up_to_date_is_not_handed_on(graph: dict[str, frozenset[str]], d
     states, workers = run(FakePipeline(graph, settled))
     assert {stage for stage, _ in workers.submitted} == graph.keys() - settled.keys()
     assert set(states.values()) <= FINISHED
+
+
+@given(graphs(), st.integers(1, 5), st.data())
+def test_only_what_all_others_wait_for_stays_here(
+    graph: dict[str, frozenset[str]], slots: int, data: st.DataObject
+) -> None:
+    lengths = {stage: data.draw(st.floats(0.1, 10)) for stage in graph}
+    _, workers = run(FakePipeline(graph), slots, lengths=lengths, local=True)
+    above: dict[str, frozenset[str]] = {}
+    for stage, needed in graph.items():
+        above[stage] = needed.union(*(above[other] for other in needed))
+    left = set(graph)
+    for stage, here in workers.submitted:
+        left.remove(stage)
+        if here:
+            assert all(stage in above[other] for other in left)
+            assert (stage in workers.prepared) == bool(left)
+
+
+def test_what_holds_up_all_others_runs_here_while_workers_are_prepared() -> None:
+    graph = {
+        "download": frozenset[str](),
+        "teacher": frozenset({"download"}),
+        "a": frozenset({"teacher"}),
+        "b": frozenset({"teacher"}),
+        "report": frozenset({"a", "b"}),
+    }
+    _, workers = run(FakePipeline(graph, here=frozenset({"report"})), local=True)
+    assert workers.submitted == [("download", True), ("teacher", True), ("a", False), ("b", False), ("report", True)]
+    assert workers.prepared == ["download", "teacher"]
+
+
+def test_what_is_lost_here_goes_to_a_worker() -> None:
+    graph = {"a": frozenset[str](), "b": frozenset({"a"})}
+    states, workers = run(FakePipeline(graph), ends={"a": [End.LOST, End.DONE]}, local=True)
+    assert states == {"a": State.DONE, "b": State.DONE}
+    assert workers.submitted == [("a", True), ("a", False), ("b", True)]
+
+
+def test_no_worker_is_prepared_for_what_stays_here_anyway() -> None:
+    graph = {"a": frozenset[str](), "report": frozenset({"a"})}
+    _, workers = run(FakePipeline(graph, here=frozenset({"report"})), local=True)
+    assert workers.submitted == [("a", True), ("report", True)]
+    assert workers.prepared == []
 
 
 def test_a_lost_worker_costs_another_run_the_last_one_here() -> None:

@@ -10,9 +10,6 @@ from stages.core.errors import DENIED, FULL, UserError
 def prepare_environment() -> None:
     """Set what the libraries read when they are imported, where the user has not set it."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Threads that spin for long while they wait make training 10 to 20 times slower as soon as anything else runs on a
-    # core; those that sleep at once make it 20 % slower on an idle machine.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # rayon threads would outnumber `hardware.threads`
 
 

@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from stages.core import entry
+from stages.core import entry, waiting
 from stages.core.params import Params, Stage
 
 RANK = "RANK"  # which `torchrun` and this module set, and accelerate reads
@@ -35,6 +35,7 @@ def spread(module: str, stage: Stage, params: Params) -> bool:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    os.environ[waiting.SPINS] = waiting.ASLEEP
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # that it ends the others
     try:
         start_processes(  # type: ignore[no-untyped-call]

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages.core import entry
+from stages.core import entry, waiting
 
 IDLE_SECONDS = 30.0
 START_SECONDS = 120.0
@@ -50,6 +50,7 @@ PRELOAD = (
 # Libraries read these when they are imported: a server started with other values must not be used.
 IMPORT_TIME_VARIABLES = (
     "CUDA",
+    "GOMP",
     "HF_",
     "HOME",
     "KMP",
@@ -67,6 +68,7 @@ IMPORT_TIME_VARIABLES = (
 def run(module: str) -> None:
     """Run `module.main()` in a warm fork, or here where there can be none, and leave with its exit status."""
     entry.prepare_environment()
+    waiting.choose()
     status = _run_warm(module) if _possible() else None
     if status is None:
         entry.run(importlib.import_module(module).main)

@@ -20,6 +20,7 @@ from stages.core import processes, runtime
 from stages.core.params import Recipe
 from stages.finetuning.cells import Cell, read_origin, read_rows, timings, write_results
 from stages.finetuning.features import Row, encode
+from stages.finetuning.first_token import first_token_only
 from stages.finetuning.metrics import majority, score
 from stages.finetuning.tasks import TASKS, Task
 from stages.finetuning.trainer import Training, diverged, fine_tune, load, predict
@@ -37,14 +38,11 @@ def evaluate(cell: Cell, data: Path) -> None:
         return
 
     start = time.perf_counter()
-    logits = {
-        split: np.stack(
-            predict(
-                model, tokenizer, encode(rows, task, tokenizer, model, recipe.max_length), recipe.eval_batch_size, bf16
-            )
-        )
-        for split, rows in dev.items()
-    }
+    logits: dict[str, NDArray[np.float32]] = {}
+    for split, rows in dev.items():
+        features = encode(rows, task, tokenizer, model, recipe.max_length)
+        with first_token_only(model):
+            logits[split] = np.stack(predict(model, tokenizer, features, recipe.eval_batch_size, bf16))
     eval_seconds = time.perf_counter() - start
 
     if not all(np.isfinite(values).all() for values in logits.values()):
@@ -88,7 +86,8 @@ def fit(
     if task.regression:
         _predict_everywhere(model, fmean(row["label"] for row in rows))
     features = encode(rows, task, tokenizer, model, recipe.max_length)
-    return model, tokenizer, fine_tune(model, tokenizer, features, recipe, seed, bf16, name)
+    with first_token_only(model):
+        return model, tokenizer, fine_tune(model, tokenizer, features, recipe, seed, bf16, name)
 
 
 def _predict_everywhere(model: PreTrainedModel, number: float) -> None:
