@@ -221,4 +221,5 @@ class RayWorkers:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = getattr(error, "cause", None) or error  # of an error in the worker, whose own text begins with its address
+    return (str(reason).strip() or type(reason).__name__).splitlines()[0]
