@@ -117,7 +117,8 @@ def _unpack(archive: bytes, folder: Path, cache: Path) -> None:
     partial.mkdir(parents=True)
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
-            packed.extractall(partial, filter="tar")  # the head's own; its links may point anywhere
+            packed.extraction_filter = getattr(tarfile, "tar_filter", None)  # Python 3.11.4 and later have filters
+            packed.extractall(partial)  # the head's own; its links may point anywhere
         cache.mkdir(parents=True, exist_ok=True)
         (partial / ".cache").symlink_to(cache, target_is_directory=True)
         partial.rename(folder)
