@@ -26,7 +26,7 @@ from cluster.pipeline import DvcPipeline
 from cluster.scheduler import Board, State, schedule
 from cluster.workers import RayWorkers
 from cluster.workspace import Head
-from stages.core import entry, waiting
+from stages.core import entry
 from stages.core.artifacts import write_json
 from stages.core.errors import UserError
 from stages.core.params import Params, StageResources, load_params
@@ -73,16 +73,7 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int | None, address:
             def job(stage: str) -> Job:
                 log = Path(repo.root_dir) / LOGS / f"{stage}.log"
                 files = dict(zip(("dvc.yaml", "dvc.lock"), pipeline.reduced(stage), strict=True))
-                beside = None if resources(stage).exclusive else waiting.ASLEEP
-                return Job(
-                    stage,
-                    "",
-                    str(log),
-                    files,
-                    tuple(pipeline.inputs(stage)),
-                    pipeline.expected(stage),
-                    environment={waiting.SPINS: os.environ.get(waiting.SPINS, beside)},
-                )
+                return Job(stage, "", str(log), files, tuple(pipeline.inputs(stage)), pipeline.expected(stage))
 
             def resources(stage: str) -> StageResources:
                 found = params.resources_of(stage)

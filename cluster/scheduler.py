@@ -112,6 +112,7 @@ class Board:
     exclusive: Container[str] = frozenset()  # beside which nothing runs
     stages: dict[str, Progress] = field(init=False)
     _below: dict[str, float] = field(init=False)  # seconds of the longest way from each on, itself included
+    _depth: dict[str, int] = field(init=False)  # stages of the longest way to each
 
     def __post_init__(self) -> None:
         self.stages = {stage: Progress() for stage in self.upstream}
@@ -121,9 +122,12 @@ class Board:
         for stage in reversed(list(self.upstream)):
             for needed in self.upstream[stage]:
                 self._below[needed] = max(self._below[needed], own[needed] + self._below[stage])
+        self._depth = {}
+        for stage, needs in self.upstream.items():
+            self._depth[stage] = 1 + max((self._depth[needed] for needed in needs), default=0)
 
     def ready(self) -> list[str]:
-        """List the stages that wait for nothing any more, first those with the longest way to go below them.
+        """List the stages that wait for nothing any more, the most urgent first.
 
         Those beside which nothing runs come last, and not while another waits for a worker, since Ray might start them
         before it.
@@ -136,7 +140,11 @@ class Board:
             and not (waits and stage in self.exclusive)
             and all(self.stages[needed].state in FINISHED for needed in self.upstream[stage])
         ]
-        return sorted(found, key=lambda stage: (stage in self.exclusive, -self._below[stage]))
+        return sorted(found, key=lambda stage: (stage in self.exclusive, *self._urgency(stage)))
+
+    def _urgency(self, stage: str) -> tuple[float, int]:
+        """Return what sorts stages: by the longest way to go below them, and of equals by what they waited for."""
+        return -self._below[stage], -self._depth[stage]
 
     def hand_on(self, stage: str) -> None:
         """Note that the stage is to run."""
@@ -162,6 +170,19 @@ class Board:
         """Whether nothing else runs, nor can before this stage has ended."""
         unfinished = {other for other, progress in self.stages.items() if progress.state in UNFINISHED}
         return unfinished - {stage} <= self._dependents(stage)
+
+    def unlocks_the_next(self, ended: set[str]) -> bool:
+        """Whether the results of these stages make one ready that goes before those that are."""
+        ready = self.ready()
+        next_one = self._urgency(ready[0]) if ready and ready[0] not in self.exclusive else (0.0, 0)
+        return any(
+            self._urgency(stage) < next_one
+            for stage, progress in self.stages.items()
+            if progress.state is State.WAITING
+            and stage not in self.exclusive
+            and self.upstream[stage] & ended
+            and all(needed in ended or self.stages[needed].state in FINISHED for needed in self.upstream[stage])
+        )
 
     def _dependents(self, stage: str) -> set[str]:
         found: set[str] = set()
@@ -200,30 +221,40 @@ def _schedule(
     board: Board, pipeline: Pipeline, workers: Workers, watch: Callable[[Board], None], clock: Callable[[], float]
 ) -> None:
     while True:
-        while workers.room(board.named(State.HANDED_ON)) and (ready := board.ready()):
-            stage = ready[0]
-            try:
-                settled = pipeline.settle(stage)
-            except CannotRun as error:
-                board.end(stage, State.FAILED, clock(), str(error))
-            else:
-                if settled:
-                    board.end(stage, settled, clock())
-                else:
-                    alone = board.holds_up_all_others(stage) and workers.may_stay(stage)
-                    _submit(stage, alone or pipeline.stays_here(stage), board, pipeline, workers)
-                    if alone:
-                        board.begin(stage, clock())  # before `prepare` takes its time
-                        watch(board)
-                        if not all(pipeline.stays_here(other) for other in board.named(State.WAITING)):
-                            workers.prepare()
-            watch(board)
+        _hand_on(board, pipeline, workers, watch, clock)
         if not board.named(State.HANDED_ON) and not board.named(State.RUNNING):
             return
         outcomes = workers.wait(0.5)
         for stage in workers.begun():
             board.begin(stage, clock())
+        done = {outcome.stage for outcome in outcomes if outcome.end is End.DONE}
+        if len(done) == len(outcomes) and not board.unlocks_the_next(done):
+            _hand_on(board, pipeline, workers, watch, clock)  # at once: taking results takes tenths of a second
         _collect(outcomes, pipeline, workers, board, clock)
+        watch(board)
+
+
+def _hand_on(
+    board: Board, pipeline: Pipeline, workers: Workers, watch: Callable[[Board], None], clock: Callable[[], float]
+) -> None:
+    """Hand on what is ready, the most urgent first, until there is no more room."""
+    while workers.room(board.named(State.HANDED_ON)) > 0 and (ready := board.ready()):
+        stage = ready[0]
+        try:
+            settled = pipeline.settle(stage)
+        except CannotRun as error:
+            board.end(stage, State.FAILED, clock(), str(error))
+        else:
+            if settled:
+                board.end(stage, settled, clock())
+            else:
+                alone = board.holds_up_all_others(stage) and workers.may_stay(stage)
+                _submit(stage, alone or pipeline.stays_here(stage), board, pipeline, workers)
+                if alone:
+                    board.begin(stage, clock())  # before `prepare` takes its time
+                    watch(board)
+                    if not all(pipeline.stays_here(other) for other in board.named(State.WAITING)):
+                        workers.prepare()
         watch(board)
 
 

@@ -4,11 +4,15 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+from contextlib import suppress
 from dataclasses import asdict
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from stages.core.params import StageResources
 
 CLOSING_SECONDS = 15.0
 REGISTER_SECONDS = 5.0
+DEBUGGER = "PYTHONBREAKPOINT"
 
 
 class RayWorkers:
@@ -49,25 +54,42 @@ class RayWorkers:
         self._running: dict[Any, str] = {}
         self._here: dict[Future[Outcome], str] = {}
         self._pool = ThreadPoolExecutor(1)
+        self._imports: subprocess.Popen[bytes] | None = None
+        self._beside = {  # variables of stages beside others, which share their imports where all variables agree
+            waiting.SPINS: os.environ.get(waiting.SPINS, waiting.ASLEEP),
+            DEBUGGER: os.environ.get(DEBUGGER),  # now, since Ray names its own, here too
+        }
         self._agent: Agent | None = None
         self._packed: bytes | None = None  # the workspace's files, for those of the workers
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # now, since a stage may be started while Ray is
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
     def room(self, handed_on: Sequence[str]) -> int:
-        """Return how many more to hand on: no more than can run at once wait in Ray, which starts whatever fits.
+        """Return how many more to hand on: on one machine as many as begin at once, so that the most urgent is next.
 
-        None while one waits that is larger than most or wants all CPUs: others would take each CPU that becomes free
-        before it. Nor while one has this machine's workspace and all of its CPUs.
+        On a cluster, whose machines may change, as many more wait in Ray as can run at once, and it starts whatever
+        fits. None while one waits that is larger than most or wants all CPUs: others would take each CPU that becomes
+        free before it. Nor while one has this machine's workspace and all of its CPUs.
         """
         if self._held or any(self._resources(stage).exclusive for stage in self._here.values()):
             return 0
-        waiting = [stage for stage in self._running.values() if stage in handed_on]
+        pending = [stage for stage in self._running.values() if stage in handed_on]
         if any(
-            self._resources(stage).exclusive or self._share(stage)[0] > (self._usual.cpus or 1) for stage in waiting
+            self._resources(stage).exclusive or self._share(stage)[0] > (self._usual.cpus or 1) for stage in pending
         ):
             return 0
-        return max(0, self._slots - len(handed_on))
+        if self._address or self._ray is None:
+            return max(0, self._slots - len(handed_on))
+        begun = [self._share(stage) for stage in self._running.values() if stage not in handed_on]
+        return max(0, self._places(begun) - len(pending))
+
+    def _places(self, begun: Sequence[tuple[float, float]]) -> int:
+        """Return how many usual stages fit beside those that have begun; at least 1 if a CPU is free."""
+        cpus, gpus = (sum(one[i] for one in self._machines) - sum(one[i] for one in begun) for i in (0, 1))
+        places = cpus / (self._usual.cpus or 1)
+        if self._usual.gpus:
+            places = min(places, gpus / self._usual.gpus)
+        return max(ceil(places), int(cpus > 0))
 
     def _share(self, stage: str) -> tuple[float, float]:
         """Return the CPUs and GPUs that the stage gets: what it asks for, or what the machine that fits best has."""
@@ -85,9 +107,17 @@ class RayWorkers:
         return not (self._address or needs.exclusive or needs.gpus)
 
     def prepare(self) -> None:
-        """Start Ray or join it, unless that is done."""
-        if self._ray is None:
-            self._start()
+        """Start Ray or join it, unless that is done, and have the libraries imported that workers here need."""
+        if self._ray is None and not self._address:
+            environment = {name: value for name, value in self._beside.items() if value is not None}
+            self._imports = subprocess.Popen(
+                [sys.executable, "-m", "stages.core.warm"],
+                cwd=self._head.root,
+                env=os.environ | environment,
+                stdin=subprocess.PIPE,
+                start_new_session=True,  # so that ctrl-C is not for it
+            )
+        self._connect()
 
     def submit(self, stage: str, here: bool) -> None:
         """Hand a stage on; it is held back while an exclusive one and another would run beside each other.
@@ -102,23 +132,26 @@ class RayWorkers:
             self._hand_on(stage, here)
 
     def _hand_on(self, stage: str, here: bool) -> None:
-        job = self._job(stage)
-        self._logs[stage] = Path(job.log)
+        job = asdict(self._job(stage))
+        alone = self._resources(stage).exclusive or (here and not self._running)
+        job["environment"] = self._beside | ({waiting.SPINS: os.environ.get(waiting.SPINS)} if alone else {})
+        self._logs[stage] = Path(job["log"])
         self._logs[stage].unlink(missing_ok=True)  # of a former run
         self._pack()  # before a stage here changes files
         if here:
             if self._agent is None or not self._agent.alive:
                 self._agent = Agent(Path(self._head.root), owned=False)
             changed = {"workspace": self._head.root, "files": {}, "inputs": (), "expected": {}}
-            if not self._running:
-                changed["environment"] = {waiting.SPINS: os.environ.get(waiting.SPINS)}  # nothing runs beside it
-            future = self._pool.submit(self._run_here, self._agent, asdict(job) | changed, self._seconds(stage))
+            future = self._pool.submit(self._run_here, self._agent, job | changed, self._seconds(stage))
             self._here[future] = stage
             return
-        self.prepare()
+        if self._resources(stage).exclusive:
+            self._connect()  # alone, so that nothing disturbs the measurement
+        else:
+            self.prepare()
         cpus, gpus = self._share(stage)
         task = self._task.options(name=stage, num_cpus=cpus, num_gpus=gpus)
-        arguments = (asdict(job), self._head, self._archive, self._seconds(stage), self._register)
+        arguments = (job, self._head, self._archive, self._seconds(stage), self._register)
         self._running[task.remote(*arguments)] = stage
 
     def begun(self) -> list[str]:
@@ -153,6 +186,8 @@ class RayWorkers:
 
     def close(self) -> None:
         """Leave no process and no workspace behind, whatever runs."""
+        if self._imports and self._imports.stdin:
+            self._imports.stdin.close()  # at which it ends
         if self._agent:
             self._agent.end()
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -160,6 +195,10 @@ class RayWorkers:
             for reference in self._running:
                 self._ray.cancel(reference, force=True)
             self._ray.shutdown()
+        if self._imports:
+            with suppress(subprocess.TimeoutExpired):
+                self._imports.wait(CLOSING_SECONDS)
+            self._imports.kill()
         folder, give_up = Path(self._head.folder), time.monotonic() + CLOSING_SECONDS
         while any(path.is_dir() for path in folder.iterdir()) and time.monotonic() < give_up:
             time.sleep(0.1)  # agents whose worker is gone end their stage and remove their workspace
@@ -170,7 +209,9 @@ class RayWorkers:
             self._packed = workspace.pack(Path(self._head.root))
         return self._packed
 
-    def _start(self) -> None:
+    def _connect(self) -> None:
+        if self._ray is not None:
+            return
         import ray
 
         untyped: Any = ray

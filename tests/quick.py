@@ -68,6 +68,7 @@ class QuickProject:
             "PYTHONPATH": str(ROOT),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "DVC_NO_ANALYTICS": "1",
+            "DISTILBERT_WARM": "0",  # its stages import nothing heavy
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         for command in (

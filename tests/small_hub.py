@@ -34,6 +34,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         hub, (path, _, _) = self.server, self.path.partition("?")
+        if hub.busy:
+            hub.busy -= 1
+            self._answer(b"", 503)
+            return
         listed = [{"type": "file", "path": n, "size": len(c), "oid": git_sha1(c)} for n, c in hub.files.items()]
         if path == f"/api/datasets/{hub.name}/revision/{hub.revision}":
             siblings = [{"rfilename": name} for name in hub.files]
@@ -61,11 +65,12 @@ def git_sha1(content: bytes) -> str:
 
 
 class SmallHub(ThreadingHTTPServer):
-    """One data set repository at one commit; the first `cuts` bodies of files break off in the middle."""
+    """One data set repository at one commit; busy for the first so many requests; the first `cuts` files break off."""
 
-    def __init__(self, name: str, revision: str, files: Mapping[str, bytes], cuts: int) -> None:
+    def __init__(self, name: str, revision: str, files: Mapping[str, bytes], cuts: int, busy: int) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.name, self.revision, self.files, self.cuts = name, revision, files, cuts
+        self.name, self.revision, self.files = name, revision, files
+        self.cuts, self.busy = cuts, busy
 
     @property
     def url(self) -> str:
@@ -73,9 +78,9 @@ class SmallHub(ThreadingHTTPServer):
 
 
 @contextmanager
-def small_hub(name: str, revision: str, files: Mapping[str, bytes], cuts: int = 0) -> Iterator[SmallHub]:
+def small_hub(name: str, revision: str, files: Mapping[str, bytes], cuts: int = 0, busy: int = 0) -> Iterator[SmallHub]:
     """Serve, and stop serving afterwards."""
-    hub = SmallHub(name, revision, files, cuts)
+    hub = SmallHub(name, revision, files, cuts, busy)
     with serving(hub):
         yield hub
 

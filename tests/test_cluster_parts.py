@@ -115,7 +115,7 @@ class StandIn(RayWorkers):
 
         head = Head("", str(tmp_path), str(tmp_path), "", None, None, None)
         super().__init__(head, job, resources, None, 2, StageResources(cpus=1))
-        self._slots = 2
+        self._ray, self._slots, self._machines = object(), 2, [(2.0, 0.0)]
 
     def _hand_on(self, stage: str, here: bool) -> None:
         (self._here if here else self._running)[Future()] = stage
@@ -176,4 +176,44 @@ def test_nothing_joins_a_measurement_that_waits_in_ray(tmp_path: Path) -> None:
     workers._machines = [(1.0, 0.0)]  # no larger than what the short stages take
     workers.submit("measure", False)
     assert workers.room(["measure"]) == 0
-    assert workers.room([]) == 2  # it runs
+    assert workers.room([]) == 0  # it runs
+
+
+def test_none_waits_in_ray_on_one_machine_so_that_the_most_urgent_is_next(tmp_path: Path) -> None:
+    workers = StandIn(tmp_path)
+    for number, cell in enumerate(("a", "b")):
+        assert workers.room(["a", "b"][:number]) == 2 - number  # before any is known to have begun
+        workers.submit(cell, False)
+    assert workers.room(["a", "b"]) == workers.room(["b"]) == workers.room([]) == 0
+    workers.finish("a")
+    assert workers.room([]) == 1
+    workers.submit("here", True)
+    assert workers.room(["here"]) == 1  # which takes none of Ray's places
+
+
+@pytest.mark.parametrize(
+    ("usual", "begun", "places"),
+    [
+        (StageResources(cpus=2, gpus=1), [], 2),
+        (StageResources(cpus=2, gpus=1), [(16.0, 1.0)], 1),  # a large one leaves the other GPU
+        (StageResources(cpus=2, gpus=1), [(2.0, 1.0), (2.0, 1.0)], 1),  # for one without a GPU
+        (StageResources(cpus=2, gpus=1), [(32.0, 0.0)], 0),
+        (StageResources(cpus=8), [(8.0, 0.0)] * 3, 1),
+        (StageResources(cpus=8), [(8.0, 0.0)] * 3 + [(1.0, 0.0)], 1),  # for a small one
+    ],
+)
+def test_places_are_counted_in_cpus_and_gpus(
+    tmp_path: Path, usual: StageResources, begun: list[tuple[float, float]], places: int
+) -> None:
+    workers = StandIn(tmp_path)
+    workers._usual, workers._machines = usual, [(32.0, 2.0)]
+    assert workers._places(begun) == places
+
+
+def test_a_cluster_may_grow_and_starts_what_fits(tmp_path: Path) -> None:
+    workers = StandIn(tmp_path)
+    workers._address = "auto"
+    for cell in ("a", "b"):
+        workers.submit(cell, False)
+    assert workers.room(["a", "b"]) == 0
+    assert workers.room([]) == 2  # whatever runs

@@ -45,6 +45,7 @@ HERE = (  # run below, in this order
 )
 ELSEWHERE = {
     "make repro": "test_experiments.py::test_an_experiment_runs_what_it_changes",
+    'make repro TARGETS="quality-eval speed-bench report"': "test_pipeline.py::test_a_clone_becomes_tables_and_the_second_run_does_nothing",
     "make remote": "test_remotes.py::test_a_fresh_clone_has_nothing_left_to_run",
     "make push": "test_remotes.py::test_a_fresh_clone_has_nothing_left_to_run",
     "make pull": "test_remotes.py::test_a_fresh_clone_has_nothing_left_to_run",
@@ -95,7 +96,7 @@ SELECTED: dict[str, set[str]] = {
     "-S 'seeds=[42,43,44]'": {"*-eval@*-43", "*-eval@*-44", "report"},
     "-S 'seeds=[42,43,44,45,46]' glue-eval": {f"glue-eval@*-{seed}" for seed in (43, 44, 45, 46)},
     "-S '+glue.tasks.MRPC.learning_rate=5e-5'": {"glue-eval@*-MRPC-42", "report"},
-    "-S glue.tasks.RTE.epochs=5.0": {"glue-eval@*-RTE-42", "report"},
+    "-S '+glue.tasks.QNLI.epochs=5.0'": {"glue-eval@*-QNLI-42", "report"},
     "-S '~glue.tasks.WNLI'": {"report"},
     "-S prune.amount=0.7": {"prune"},
     "-S prune.method=structured -S prune.amount=0.5 -S prune.recovery_epochs=0.5": {"prune"},

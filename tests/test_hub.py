@@ -91,18 +91,28 @@ def fetch_corpus(folder: Path, **changes: str) -> dict[str, Any]:
     return corpus.write(spec, "hub", 1, None, folder)
 
 
-@pytest.mark.parametrize("cuts", [0, 2])
+@pytest.mark.parametrize(("cuts", "busy"), [(0, 0), (2, 0), (0, 2)])
 def test_a_pinned_repository_arrives_whole_and_is_then_in_the_cache(
-    cuts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cuts: int, busy: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with small_hub("own/text", REVISION, FILES, cuts) as hub:
+    with small_hub("own/text", REVISION, FILES, cuts, busy) as hub:
         use_hub(hub.url, tmp_path / "cache", monkeypatch)
         record = fetch_corpus(tmp_path / "out")
-        assert hub.cuts == 0
+        assert (hub.cuts, hub.busy) == (0, 0)
     assert (record["repository"], record["revision"]) == ("own/text", REVISION)
     for split, theirs in (("train", "train"), ("dev", "validation")):
         assert pq.read_table(tmp_path / f"out/{split}.parquet")["text"].to_pylist() == TEXTS[theirs]
     assert fetch_corpus(tmp_path / "again") == record  # the hub is gone
+
+
+@pytest.mark.parametrize("head", [b"---\nconfigs: [\n---\n", b"---\nno settings\n---\n"])
+def test_a_repository_that_describes_itself_in_no_yaml_is_named(
+    head: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_hub("own/text", REVISION, FILES | {"README.md": head}) as hub:
+        use_hub(hub.url, tmp_path / "cache", monkeypatch)
+        with pytest.raises(UserError, match=r"^dataset own/text at .*: the head of its README.md is no YAML "):
+            fetch_corpus(tmp_path / "out")
 
 
 def test_a_file_of_other_content_than_announced_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

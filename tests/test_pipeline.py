@@ -44,6 +44,15 @@ def test_a_clone_becomes_tables_and_the_second_run_does_nothing(project: Project
     tables = (project.folder / "plots/report/tables.md").read_text()
     assert "| DistilBERT" in tables
     assert project.repro() == []
+    assert "Running" not in project.shell('make repro TARGETS="quality-eval speed-bench report"')
+
+
+def test_dvc_shows_the_pictures(project: Project) -> None:
+    project.run("dvc", "plots", "show")
+    page = (project.folder / "dvc_plots/index.html").read_text()
+    for name in ("tasks", "losses", "latency", "pareto"):
+        (source,) = re.findall(rf'src="([^"]*_report_{name}\.png)"', page)
+        assert (project.folder / "dvc_plots" / source).is_file()
 
 
 def test_checkpoints_load_with_transformers(project: Project) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -282,6 +283,17 @@ def test_a_share_above_all_of_it_and_one_that_says_nothing_are_named(values, pro
     assert "RTE" not in above
     assert "RTE (-26 to 116 %)" in next(line for line in lines if "anything from none to all" in line)
     assert "CoLA, RTE and WNLI" in next(line for line in lines if "cannot be told apart" in line)
+
+
+def test_int8_models_whose_score_differs_are_named(values, project):
+    results = gather(values)
+    pairs = compare(results, {key: standing(results, *key) for key in results.cells})
+    found = load_measurements(Path("metrics"), Path("data"), MODELS, Making("embedded", "all", False, "fp32"))
+    assert not any("INT8 changes" in line for line in cautions(results, pairs, found))
+    apart, alike = ({"difference": 2.0, "difference_low": low, "difference_high": 4.0} for low in (0.1, -0.1))
+    onnx = found.onnx | {"squad_baseline_int8": apart, "squad_pruned_int8": alike, "sst2_pruned_int8": apart}
+    (line,) = (line for line in cautions(results, pairs, replace(found, onnx=onnx)) if "INT8 changes" in line)
+    assert "these task models: SQuAD; SST-2, pruned: " in line
 
 
 def test_retention_stands_beside_what_was_published_in_each_convention(values, project):

@@ -100,6 +100,13 @@ class FakeWorkers:
             heapq.heappush(self.running, (self.clock.now + self.lengths.get(stage, 1.0), stage))
 
 
+class Placing(FakeWorkers):
+    """Workers for which nothing waits."""
+
+    def room(self, handed_on: Sequence[str]) -> int:
+        return self.slots - len(self.running)
+
+
 @st.composite
 def graphs(draw: st.DrawFn) -> dict[str, frozenset[str]]:
     names = [f"s{number}" for number in range(draw(st.integers(1, 12)))]
@@ -222,7 +229,7 @@ def test_results_that_do_not_arrive_are_made_again() -> None:
 def test_what_most_stages_wait_for_goes_first() -> None:
     chain = {"cell": frozenset[str](), "a": frozenset[str](), "b": frozenset({"a"}), "c": frozenset({"b", "cell"})}
     _, workers = run(FakePipeline(chain), slots=1)
-    assert [stage for stage, _ in workers.submitted] == ["a", "cell", "b", "c"]
+    assert [stage for stage, _ in workers.submitted] == ["a", "b", "cell", "c"]  # b of equals: its way was longer
 
 
 def test_what_nothing_runs_beside_goes_when_no_other_can() -> None:
@@ -257,6 +264,35 @@ def test_what_becomes_ready_later_goes_before_what_nothing_waits_for() -> None:
     _, workers = run(FakePipeline(cells | chain), slots=2, lengths={"a": 2.0})
     order = [stage for stage, _ in workers.submitted]
     assert order.index("cell0") < order.index("b") < order.index("c") < order.index("cell5")
+
+
+def test_a_place_is_filled_before_results_are_taken_unless_they_make_a_more_urgent_one_ready() -> None:
+    cells = {f"cell{number}": frozenset[str]() for number in range(4)}
+    chain = {"a": frozenset[str](), "b": frozenset({"a"}), "c": frozenset({"b"}), "d": frozenset({"c"})}
+    done: list[str] = []
+
+    class Pipeline(FakePipeline):
+        def take(self, stages: Sequence[str]) -> dict[str, str]:
+            done.extend(f"took {stage}" for stage in stages)
+            return super().take(stages)
+
+    class Workers(Placing):
+        def submit(self, stage: str, here: bool) -> None:
+            done.append(stage)
+            super().submit(stage, here)
+
+    clock = Clock()
+    workers = Workers(clock, 2, {"a": 1.5, "cell1": 2.0})
+    schedule(Pipeline(cells | chain), workers, clock=lambda: clock.now)
+    assert done[:6] == ["a", "cell0", "cell1", "took cell0", "took a", "b"]
+
+
+def test_no_place_is_filled_before_a_lost_stage_has_gone_on() -> None:
+    graph = {"a": frozenset[str](), "b": frozenset({"a"}), "cell0": frozenset[str](), "cell1": frozenset[str]()}
+    clock = Clock()
+    workers = Placing(clock, 1, ends={"a": [End.LOST, End.DONE]})
+    schedule(FakePipeline(graph), workers, clock=lambda: clock.now)
+    assert [stage for stage, _ in workers.submitted] == ["a", "a", "b", "cell0", "cell1"]
 
 
 def test_what_took_longest_before_goes_before_its_like() -> None:

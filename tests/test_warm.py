@@ -56,11 +56,19 @@ def servers(folder: Path) -> list[psutil.Process]:
     ]
 
 
-def start(folder: Path, *arguments: str, warm: str = "1", pythonpath: Path | None = None) -> "subprocess.Popen[str]":
+def start(
+    folder: Path, *arguments: str, warm: str = "1", pythonpath: Path | None = None, **environment: str
+) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", "from stages.core import warm; warm.run('probe')", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(pythonpath or folder), "MARK": "mine", "DISTILBERT_WARM": warm},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(pythonpath or folder),
+            "MARK": "mine",
+            "DISTILBERT_WARM": warm,
+            **environment,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -117,6 +125,29 @@ def test_an_edit_takes_effect_at_once(folder: Path) -> None:
     (folder / "probe.py").write_text("def main() -> None:\n    print('edited, and longer than before')\n")
     assert finish(start(folder, "fine"))[1] == "edited, and longer than before\n"
     (folder / "probe.py").write_text(STAGE)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_server_started_in_advance_serves_until_its_starter_ends(tmp_path: Path, early: bool) -> None:
+    with project(tmp_path) as folder:
+        holder = subprocess.Popen(
+            [sys.executable, "-m", "stages.core.warm"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder), "GOMP_SPINCOUNT": "1000"},
+            stdin=subprocess.PIPE,
+        )
+        while not early and not list(folder.glob(".cache/warm-*.sock")):
+            assert holder.poll() is None
+            time.sleep(0.05)
+        if not early:
+            status, out, _ = finish(start(folder, "fine", GOMP_SPINCOUNT="1000"))
+            assert (status, out.split()[-1]) == (0, "True")
+            assert len(list(folder.glob(".cache/warm-*.sock"))) == 1
+        holder.communicate()
+        give_up = time.monotonic() + 20
+        while servers(folder):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
 
 
 def test_two_at_once(folder: Path) -> None:

@@ -18,10 +18,12 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,26 @@ def run(module: str) -> None:
         entry.run(importlib.import_module(module).main)
     else:
         sys.exit(status)
+
+
+def hold() -> None:
+    """Keep a server for stages with this environment until standard input ends: `python -m stages.core.warm`.
+
+    They then need not wait for its imports. It ends with this process if it was started for it.
+    """
+    entry.prepare_environment()
+    path = _socket_path()
+    if not _possible():
+        return
+    running = _connect(path)
+    connection = running or _start_server(path, lambda: bool(select.select([sys.stdin], [], [], 0)[0]))
+    if connection is not None:
+        with connection:
+            sys.stdin.buffer.read()
+            if not running:
+                server, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(server, signal.SIGTERM)
 
 
 def origin() -> int | None:
@@ -136,7 +158,7 @@ def _connect(path: Path) -> socket.socket | None:
     return connection
 
 
-def _start_server(path: Path) -> socket.socket | None:
+def _start_server(path: Path, abandoned: Callable[[], bool] = lambda: False) -> socket.socket | None:
     """Start a server, unless another stage is just doing that, and wait until it has imported the libraries."""
     path.parent.mkdir(exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
@@ -148,7 +170,7 @@ def _start_server(path: Path) -> socket.socket | None:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         give_up = time.monotonic() + START_SECONDS
-        while time.monotonic() < give_up and server.poll() is None:
+        while time.monotonic() < give_up and server.poll() is None and not abandoned():
             if connection := _connect(path):
                 return connection
             time.sleep(0.05)
@@ -241,5 +263,8 @@ def _become(request: dict[str, Any], fds: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    server = os.getpid()  # which the forks inherit
-    serve(Path(sys.argv[1]))
+    if len(sys.argv) == 1:
+        hold()
+    else:
+        server = os.getpid()  # which the forks inherit
+        serve(Path(sys.argv[1]))

@@ -196,5 +196,6 @@ def settings_key(params: Params) -> dict[str, Any]:
     return {
         "distill": params.distill.model_dump(exclude={"save_minutes"}),
         "hardware": params.hardware.model_dump(),
+        "bf16": use_bf16(params.hardware),  # which `auto` leaves to the machine
         **params.model_dump(include={"epochs", "batch_size", "seed"}),
     }

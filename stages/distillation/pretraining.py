@@ -64,7 +64,7 @@ def pretrain(
     masking = Masking.of(tokenizer, train.counts, settings.mlm_probability, 0.0, params.seed)
     held_out = held_out_batches(dev, masking, HELD_OUT_BLOCKS, settings.batch_size)
     objective = MaskedLanguageModelling(torch.bfloat16 if bf16 else torch.float32)
-    key = (settings.model_dump(), params.hardware.model_dump(), params.seed, train.key, dev.key, origin)
+    key = (settings.model_dump(), params.hardware.model_dump(), bf16, params.seed, train.key, dev.key, origin)
     start, first = time.monotonic(), 0
     trainers: list[BlockTrainer] = []
     for name, updates, rate in _phases(settings):

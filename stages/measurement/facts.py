@@ -46,6 +46,8 @@ def onnx_sparsity(path: Path, vocabulary: int) -> float:
 
     try:
         model = onnx.load(str(path))
+        if not model.graph.node:  # as of an empty file, which is a valid message
+            raise DecodeError("no graph in it")
     except DecodeError as error:
         raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro onnx-export`") from error
     weights = initializers(model)

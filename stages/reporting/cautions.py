@@ -4,6 +4,7 @@ from stages.reporting.cells import Results
 from stages.reporting.comparison import not_told_apart
 from stages.reporting.compressed import ENOUGH_ROUNDS, TITLES, Measurements
 from stages.reporting.labels import listed, percent_range, title
+from stages.reporting.onnx_tables import label
 from stages.reporting.paired import Pairs
 from stages.reporting.summary import TEACHER
 
@@ -69,6 +70,16 @@ def _variants(found: Measurements) -> list[str]:
         lines.append(
             f"The variants' losses are over {tokens}, of which one token is {100 / found.masked_tokens:.2f} points of "
             f"accuracy.{apart}"
+        )
+    changed = [
+        label(name.removesuffix("_int8"))
+        for name, row in found.onnx.items()
+        if "difference" in row and not row["difference_low"] <= 0 <= row["difference_high"]
+    ]
+    if changed:
+        lines.append(
+            f"INT8 changes the score of these task models: {'; '.join(changed)}: the 95 % interval of the difference "
+            "from fp32 on the same rows excludes 0."
         )
     if found.rounds < ENOUGH_ROUNDS:
         lines.append(

@@ -47,8 +47,8 @@ def pareto(found: Measurements, paths: Sequence[Path]) -> None:
 
 
 def point(found: Measurements, name: str) -> Point:
-    """Return a variant's size, latency and MLM loss."""
-    return found.compression[name]["size_mb"], found.latency(name), found.quality[name]["mlm_loss"]
+    """Return a variant's size, latency and MLM loss, without the digits that say nothing of two models."""
+    return round(found.compression[name]["size_mb"], 1), found.latency(name), round(found.quality[name]["mlm_loss"], 3)
 
 
 def front(points: Sequence[Point]) -> set[Point]:

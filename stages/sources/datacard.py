@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from functools import cached_property
 from typing import Any
 
+import yaml
 from huggingface_hub import metadata_load
 
 from stages.core.errors import UserError
@@ -24,7 +25,13 @@ class DataCard:
     def _metadata(self) -> dict[str, Any]:
         if "README.md" not in self.repository.sizes:
             return {}
-        return metadata_load(self.repository.fetch("README.md")) or {}
+        try:
+            return metadata_load(self.repository.fetch("README.md")) or {}
+        except (yaml.YAMLError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{self.repository}: the head of its README.md is no YAML ({reason}); pin another revision"
+            ) from error
 
     @cached_property
     def splits(self) -> Mapping[str, list[str]]:
@@ -59,7 +66,8 @@ class DataCard:
     @property
     def rows(self) -> Mapping[str, int]:
         """Each split's rows, where they are announced."""
-        return {split["name"]: split["num_examples"] for split in self._info.get("splits", [])}
+        splits = self._info.get("splits", [])
+        return {split["name"]: split["num_examples"] for split in splits if {"name", "num_examples"} <= split.keys()}
 
     def labels(self, column: str) -> tuple[str, ...] | None:
         """Return the names that a column's classes are announced to have, by code; None if they are not announced."""

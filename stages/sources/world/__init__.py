@@ -36,7 +36,7 @@ def generate(
     """Write the world's data sets as {data set: {split: rows}}, with columns as on the Hugging Face hub.
 
     The same arguments give the same rows in any process, and every split of every data set has a random stream of its
-    own. Raises ValueError if a data set cannot give that many distinct rows.
+    own. Raises UserError if a data set cannot give that many distinct rows.
     """
     splits = (("train", train_rows, False), ("dev", dev_rows, True))
     corpus = (("train", corpus_paragraphs, False), ("validation", max(1, corpus_paragraphs // 20), True))
