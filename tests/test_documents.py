@@ -26,6 +26,7 @@ DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/experiments.md", "docs/migrat
 OTHER_BLOCKS = ("dvc.yaml  ", "resources:")  # a list of files, and a piece of params.yaml
 WALK = "docs/experiments.md"  # whose commands test_experiments.py runs one after the other
 NOT_IN_THE_WALK = ("source .venv/bin/activate",)
+WHOLE = "test_pipeline.py::test_a_clone_becomes_tables_and_the_second_run_does_nothing"
 RAY_CLIENT = "test_two_hosts.py::test_the_head_of_the_pipeline_need_not_be_a_machine_of_the_cluster"
 HERE = (  # run below, in this order
     "dvc metrics show",
@@ -45,7 +46,7 @@ HERE = (  # run below, in this order
 )
 ELSEWHERE = {
     "make repro": "test_experiments.py::test_an_experiment_runs_what_it_changes",
-    'make repro TARGETS="quality-eval speed-bench report"': "test_pipeline.py::test_a_clone_becomes_tables_and_the_second_run_does_nothing",
+    'make repro TARGETS="quality-eval speed-bench report"': WHOLE,
     "make remote": "test_remotes.py::test_a_fresh_clone_has_nothing_left_to_run",
     "make push": "test_remotes.py::test_a_fresh_clone_has_nothing_left_to_run",
     "make pull": "test_remotes.py::test_a_fresh_clone_has_nothing_left_to_run",
