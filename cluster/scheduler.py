@@ -1,7 +1,7 @@
 """Hands on every stage as soon as what it needs is there. Knows the order and the states, not what a stage is."""
 
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from statistics import median
@@ -171,18 +171,24 @@ class Board:
         unfinished = {other for other, progress in self.stages.items() if progress.state in UNFINISHED}
         return unfinished - {stage} <= self._dependents(stage)
 
-    def unlocks_the_next(self, ended: set[str]) -> bool:
-        """Whether the results of these stages make one ready that goes before those that are."""
+    def next(self, ended: Collection[str] = frozenset()) -> str | None:
+        """Return the most urgent stage that waits for nothing any more.
+
+        None, too, where the results of `ended` have to be taken first: they make a more urgent one ready, or nothing
+        is to run beside the next.
+        """
         ready = self.ready()
-        next_one = self._urgency(ready[0]) if ready and ready[0] not in self.exclusive else (0.0, 0)
-        return any(
-            self._urgency(stage) < next_one
+        if not ready or (ended and ready[0] in self.exclusive):
+            return None
+        unlocked = (
+            stage
             for stage, progress in self.stages.items()
             if progress.state is State.WAITING
             and stage not in self.exclusive
-            and self.upstream[stage] & ended
+            and any(needed in ended for needed in self.upstream[stage])
             and all(needed in ended or self.stages[needed].state in FINISHED for needed in self.upstream[stage])
         )
+        return None if any(self._urgency(stage) < self._urgency(ready[0]) for stage in unlocked) else ready[0]
 
     def _dependents(self, stage: str) -> set[str]:
         found: set[str] = set()
@@ -227,19 +233,22 @@ def _schedule(
         outcomes = workers.wait(0.5)
         for stage in workers.begun():
             board.begin(stage, clock())
-        done = {outcome.stage for outcome in outcomes if outcome.end is End.DONE}
-        if len(done) == len(outcomes) and not board.unlocks_the_next(done):
-            _hand_on(board, pipeline, workers, watch, clock)  # at once: taking results takes tenths of a second
+        if all(outcome.end is End.DONE for outcome in outcomes):  # taking results takes tenths of a second
+            _hand_on(board, pipeline, workers, watch, clock, frozenset(outcome.stage for outcome in outcomes))
         _collect(outcomes, pipeline, workers, board, clock)
         watch(board)
 
 
 def _hand_on(
-    board: Board, pipeline: Pipeline, workers: Workers, watch: Callable[[Board], None], clock: Callable[[], float]
+    board: Board,
+    pipeline: Pipeline,
+    workers: Workers,
+    watch: Callable[[Board], None],
+    clock: Callable[[], float],
+    ended: Collection[str] = frozenset(),
 ) -> None:
-    """Hand on what is ready, the most urgent first, until there is no more room."""
-    while workers.room(board.named(State.HANDED_ON)) > 0 and (ready := board.ready()):
-        stage = ready[0]
+    """Hand on what is ready, the most urgent first, until there is no more room; the results of `ended` come later."""
+    while workers.room(board.named(State.HANDED_ON)) > 0 and (stage := board.next(ended)):
         try:
             settled = pipeline.settle(stage)
         except CannotRun as error:

@@ -65,7 +65,7 @@ class RayWorkers:
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
     def room(self, handed_on: Sequence[str]) -> int:
-        """Return how many more to hand on: on one machine as many as begin at once, so that the most urgent is next.
+        """Return how many more to hand on: on one machine what there is room for, so that the most urgent is next.
 
         On a cluster, whose machines may change, as many more wait in Ray as can run at once, and it starts whatever
         fits. None while one waits that is larger than most or wants all CPUs: others would take each CPU that becomes
@@ -87,7 +87,7 @@ class RayWorkers:
         """Return how many usual stages fit beside those that have begun; at least 1 if a CPU is free."""
         cpus, gpus = (sum(one[i] for one in self._machines) - sum(one[i] for one in begun) for i in (0, 1))
         places = cpus / (self._usual.cpus or 1)
-        if self._usual.gpus:
+        if self._usual.gpus and any(there for _, there in self._machines):
             places = min(places, gpus / self._usual.gpus)
         return max(ceil(places), int(cpus > 0))
 

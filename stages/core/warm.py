@@ -4,8 +4,8 @@ A fine-tuning cell of the default profile trains for seconds, and importing torc
 long again, for each of dozens of cells. The first stage that needs them therefore starts a server on a Unix socket in
 `.cache/`, which imports them once; every such stage is then a fork of it, with the caller's arguments, environment,
 folder and terminal. The project's own modules are imported after the fork, so that an edit always takes effect. The
-server ends by itself when idle. Where forking is not safe (no Linux, a GPU driver), under `torchrun`, or with
-`DISTILBERT_WARM=0`, a stage simply runs by itself.
+server ends by itself when idle; `hold` starts one in advance. Where forking is not safe (no Linux, a GPU driver), under
+`torchrun`, or with `DISTILBERT_WARM=0`, a stage simply runs by itself.
 """
 
 import contextlib
@@ -87,15 +87,14 @@ def hold() -> None:
     path = _socket_path()
     if not _possible():
         return
-    running = _connect(path)
-    connection = running or _start_server(path, lambda: bool(select.select([sys.stdin], [], [], 0)[0]))
+    connection = _connect(path) or _start_server(path, lambda: bool(select.select([sys.stdin], [], [], 0)[0]))
     if connection is not None:
         with connection:
             sys.stdin.buffer.read()
-            if not running:
-                server, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(server, signal.SIGTERM)
+            server, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            with contextlib.suppress(ChildProcessError, ProcessLookupError):
+                os.waitpid(server, os.WNOHANG)  # an error if another process started it
+                os.kill(server, signal.SIGTERM)
 
 
 def origin() -> int | None:

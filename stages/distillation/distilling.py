@@ -192,7 +192,7 @@ def save_student(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, f
 
 
 def settings_key(params: Params) -> dict[str, Any]:
-    """Return the parameters that decide the student and its curve; how often to save does not."""
+    """Return what decides the student and its curve beside the data; how often to save does not."""
     return {
         "distill": params.distill.model_dump(exclude={"save_minutes"}),
         "hardware": params.hardware.model_dump(),

@@ -78,7 +78,7 @@ def _variants(found: Measurements) -> list[str]:
     ]
     if changed:
         lines.append(
-            f"INT8 changes the score of these task models: {'; '.join(changed)}: the 95 % interval of the difference "
+            f"INT8 changes the score of some task models ({'; '.join(changed)}): the 95 % interval of the difference "
             "from fp32 on the same rows excludes 0."
         )
     if found.rounds < ENOUGH_ROUNDS:

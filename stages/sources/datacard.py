@@ -25,8 +25,9 @@ class DataCard:
     def _metadata(self) -> dict[str, Any]:
         if "README.md" not in self.repository.sizes:
             return {}
+        readme = self.repository.fetch("README.md")
         try:
-            return metadata_load(self.repository.fetch("README.md")) or {}
+            return metadata_load(readme) or {}
         except (yaml.YAMLError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
@@ -44,7 +45,7 @@ class DataCard:
             raise UserError(f"{self.repository}: no parquet files; name a parquet copy, or {self.repository.way_out}")
         configs = {
             entry.get("config_name", "default"): entry.get("data_files", [])
-            for entry in self._metadata.get("configs", [])
+            for entry in self._metadata.get("configs") or []
         }
         known = list(configs) or sorted({path.split("/")[0] for path in files if "/" in path})
         if (self.config is None and len(configs) > 1) or (self.config is not None and self.config not in known):
@@ -58,7 +59,7 @@ class DataCard:
     @cached_property
     def _info(self) -> dict[str, Any]:
         """The configuration's `dataset_info`, empty if there is none."""
-        infos = self._metadata.get("dataset_info", [])
+        infos = self._metadata.get("dataset_info") or []
         infos = [infos] if isinstance(infos, dict) else infos
         named = [info for info in infos if self.config is None or info.get("config_name", self.config) == self.config]
         return named[0] if len(named) == 1 else {}
@@ -66,12 +67,12 @@ class DataCard:
     @property
     def rows(self) -> Mapping[str, int]:
         """Each split's rows, where they are announced."""
-        splits = self._info.get("splits", [])
+        splits = self._info.get("splits") or []
         return {split["name"]: split["num_examples"] for split in splits if {"name", "num_examples"} <= split.keys()}
 
     def labels(self, column: str) -> tuple[str, ...] | None:
         """Return the names that a column's classes are announced to have, by code; None if they are not announced."""
-        for feature in self._info.get("features", []):
+        for feature in self._info.get("features") or []:
             kind = feature.get("dtype")
             if feature.get("name") == column and isinstance(kind, dict) and "class_label" in kind:
                 names = kind["class_label"].get("names", [])
