@@ -1,7 +1,7 @@
 """Hands on every stage as soon as what it needs is there. Knows the order and the states, not what a stage is."""
 
 import time
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
 from statistics import median
@@ -126,25 +126,27 @@ class Board:
         for stage, needs in self.upstream.items():
             self._depth[stage] = 1 + max((self._depth[needed] for needed in needs), default=0)
 
-    def ready(self) -> list[str]:
-        """List the stages that wait for nothing any more, the most urgent first.
+    def next(self, ended: Set[str] = frozenset()) -> str | None:
+        """Return the most urgent stage that waits for nothing more: of those with the longest way to go the deepest.
 
-        Those beside which nothing runs come last, and not while another waits for a worker, since Ray might start them
-        before it.
+        One beside which nothing runs comes last, and not while another waits for a worker, since Ray might start it
+        before that. None, too, where the results of `ended` have to be taken first: where they make a more urgent one
+        ready, or where nothing is to run beside the next.
         """
         waits = any(stage not in self.exclusive for stage in self.named(State.HANDED_ON))
-        found = [
+        ready = [
             stage
             for stage, progress in self.stages.items()
             if progress.state is State.WAITING
             and not (waits and stage in self.exclusive)
-            and all(self.stages[needed].state in FINISHED for needed in self.upstream[stage])
+            and all(needed in ended or self.stages[needed].state in FINISHED for needed in self.upstream[stage])
         ]
-        return sorted(found, key=lambda stage: (stage in self.exclusive, *self._urgency(stage)))
 
-    def _urgency(self, stage: str) -> tuple[float, int]:
-        """Return what sorts stages: by the longest way to go below them, and of equals by what they waited for."""
-        return -self._below[stage], -self._depth[stage]
+        def order(stage: str) -> tuple[bool, float, int, bool]:
+            return stage in self.exclusive, -self._below[stage], -self._depth[stage], bool(self.upstream[stage] & ended)
+
+        first = min(ready, key=order, default=None)
+        return None if first and ended and (first in self.exclusive or self.upstream[first] & ended) else first
 
     def hand_on(self, stage: str) -> None:
         """Note that the stage is to run."""
@@ -170,25 +172,6 @@ class Board:
         """Whether nothing else runs, nor can before this stage has ended."""
         unfinished = {other for other, progress in self.stages.items() if progress.state in UNFINISHED}
         return unfinished - {stage} <= self._dependents(stage)
-
-    def next(self, ended: Collection[str] = frozenset()) -> str | None:
-        """Return the most urgent stage that waits for nothing any more.
-
-        None, too, where the results of `ended` have to be taken first: they make a more urgent one ready, or nothing
-        is to run beside the next.
-        """
-        ready = self.ready()
-        if not ready or (ended and ready[0] in self.exclusive):
-            return None
-        unlocked = (
-            stage
-            for stage, progress in self.stages.items()
-            if progress.state is State.WAITING
-            and stage not in self.exclusive
-            and any(needed in ended for needed in self.upstream[stage])
-            and all(needed in ended or self.stages[needed].state in FINISHED for needed in self.upstream[stage])
-        )
-        return None if any(self._urgency(stage) < self._urgency(ready[0]) for stage in unlocked) else ready[0]
 
     def _dependents(self, stage: str) -> set[str]:
         found: set[str] = set()
@@ -245,7 +228,7 @@ def _hand_on(
     workers: Workers,
     watch: Callable[[Board], None],
     clock: Callable[[], float],
-    ended: Collection[str] = frozenset(),
+    ended: Set[str] = frozenset(),
 ) -> None:
     """Hand on what is ready, the most urgent first, until there is no more room; the results of `ended` come later."""
     while workers.room(board.named(State.HANDED_ON)) > 0 and (stage := board.next(ended)):

@@ -85,11 +85,17 @@ class RayWorkers:
 
     def _places(self, begun: Sequence[tuple[float, float]]) -> int:
         """Return how many usual stages fit beside those that have begun; at least 1 if a CPU is free."""
-        cpus, gpus = (sum(one[i] for one in self._machines) - sum(one[i] for one in begun) for i in (0, 1))
+        cpus, gpus = (total - sum(one[i] for one in begun) for i, total in enumerate(self._totals()))
+        return max(ceil(self._fitting(cpus, gpus)), int(cpus > 0))
+
+    def _totals(self) -> tuple[float, float]:
+        """Return the CPUs and GPUs of all machines."""
+        return sum(cpus for cpus, _ in self._machines), sum(gpus for _, gpus in self._machines)
+
+    def _fitting(self, cpus: float, gpus: float) -> float:
+        """Return how many usual stages have room in so much; GPUs count where there are any."""
         places = cpus / (self._usual.cpus or 1)
-        if self._usual.gpus and any(there for _, there in self._machines):
-            places = min(places, gpus / self._usual.gpus)
-        return max(ceil(places), int(cpus > 0))
+        return min(places, gpus / self._usual.gpus) if self._usual.gpus and self._totals()[1] else places
 
     def _share(self, stage: str) -> tuple[float, float]:
         """Return the CPUs and GPUs that the stage gets: what it asks for, or what the machine that fits best has."""
@@ -230,11 +236,7 @@ class RayWorkers:
         self._packed = b""  # Ray has it now
         nodes = [node["Resources"] for node in untyped.nodes() if node["Alive"]]
         self._machines = [(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes]
-        cpus, gpus = (sum(counts) for counts in zip(*self._machines, strict=True))
-        slots = cpus / (self._usual.cpus or 1)
-        if gpus and self._usual.gpus:
-            slots = min(slots, gpus / self._usual.gpus)
-        self._slots = max(1, int(slots))
+        self._slots = max(1, int(self._fitting(*self._totals())))
 
     def _ended(self, reference: Any) -> Outcome:
         stage = self._running.pop(reference)

@@ -6,6 +6,7 @@ from stages.reporting.compressed import ENOUGH_ROUNDS, TITLES, Measurements
 from stages.reporting.labels import listed, percent_range, title
 from stages.reporting.onnx_tables import label
 from stages.reporting.paired import Pairs
+from stages.reporting.statistics import Interval
 from stages.reporting.summary import TEACHER
 
 FEW_ROWS = 1000
@@ -74,7 +75,7 @@ def _variants(found: Measurements) -> list[str]:
     changed = [
         label(name.removesuffix("_int8"))
         for name, row in found.onnx.items()
-        if "difference" in row and not row["difference_low"] <= 0 <= row["difference_high"]
+        if "difference" in row and not Interval(row["difference_low"], row["difference_high"]).holds(0.0)
     ]
     if changed:
         lines.append(
