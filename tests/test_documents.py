@@ -108,7 +108,7 @@ SELECTED: dict[str, set[str]] = {
     "-S '+models.pruned=models/pruned'": {"*-eval@pruned-*", "report", "speed-bench"},
     "-S '+models.released=models/released'": {"*-eval@released-*", "report", "speed-bench"},
     "-S '+models.released=models/released' glue-eval": {"glue-eval@released-*"},
-    "-S download.source=hub -S download.glue.max_train_rows=1000": {"download", "report"},
+    "-S download.glue.max_train_rows=2000": {"download"},
     "-S download.glue.max_train_rows=1000 glue-eval": {"download"},
     "-S download.squad.max_train_rows=10000 squad-eval": {"download"},
     "-S download.squad.max_dev_rows=10000 squad-eval": {"download"},

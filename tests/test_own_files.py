@@ -12,7 +12,7 @@ from damage import write_damaged
 from stages.core.errors import UserError
 from stages.core.params import Corpus, Files
 from stages.sources import corpus, files
-from stages.sources.output import ParquetSink
+from stages.sources.output import ParquetSink, describe
 from stages.sources.schema import GLUE, IMDB, SQUAD, conform
 
 PAIR = {"sentence1": "a", "sentence2": "b", "label": 1}
@@ -247,6 +247,16 @@ def test_and_also_appends(tmp_path: Path) -> None:
     assert record["splits"]["train"]["rows"] == len(texts_of(tmp_path / "out", "train")) == 55
     assert record["splits"]["dev"] == {"rows": 11, "available": 18}
     assert len(record["and_also"]) == 1
+    assert record["note"].startswith("files of one's own")
+
+
+def test_text_that_is_only_in_part_ones_own_says_so() -> None:
+    own, hub = {"source": "files"}, {"source": "hub", "repository": "owner/wiki"}
+    splits = {"train": {"rows": 5, "available": 5}}
+    for first, second in ((own, hub), (hub, own)):
+        record = describe("corpus", first | {"and_also": [second]}, splits)
+        assert (record["note"], record["complete"]) == ("in part files of one's own", False)
+    assert describe("corpus", hub | {"and_also": [hub]}, splits)["complete"]
 
 
 @pytest.mark.parametrize("limits", [(None, None), (200, 7), (None, 7), (10_000, 10_000)])

@@ -53,7 +53,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Run the preflight with these parameters on a machine with that much free disk."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(preflight, "operations_per_second", lambda hardware: 1e12)
-    monkeypatch.setattr(preflight, "long_stages_are_done", lambda: False)
+    monkeypatch.setattr(preflight, "are_done", lambda *stages: False)
 
     def run(chosen: Params, free: float) -> None:
         monkeypatch.setattr(preflight, "load_params", lambda: chosen)
@@ -107,7 +107,7 @@ def test_downloads_of_the_hub_are_corpus_tasks_and_weights(
     assert (text > 1e6, share) == (True, 1.0)
     assert tasks > 1e6
     assert preflight.weights_size(chosen.teacher) == 0, "they come with a package"
-    assert preflight.needs_of(chosen).download == text + tasks
+    assert preflight.needs_of(chosen, fetched=False).download == text + tasks
     machine(chosen, 10**15)
     assert f"downloads {(text + tasks) / 2**30:.1f} GiB" in capsys.readouterr().out
     teacher = profile_of("reproduction").teacher
@@ -178,12 +178,24 @@ def test_auto_trains_in_bf16_on_a_gpu_that_has_it(native: bool, monkeypatch: pyt
     assert use_bf16(params(hardware={"threads": 1, "precision": "auto"}).hardware) == native
 
 
+def test_what_was_fetched_is_not_asked_for_again(
+    tmp_path: Path, machine: Machine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `make pull` on a machine without network, where a change of a parameter is tried."""
+    monkeypatch.setattr(preflight, "are_done", lambda *stages: stages == ("download",))
+    monkeypatch.setattr(preflight, "TEXT", tmp_path / "train.parquet")
+    preflight.TEXT.write_bytes(b"x" * 10**6)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    machine(profile_of("mini"), 10**15)
+    assert "downloads 0.0 GiB" in capsys.readouterr().out
+
+
 def test_nothing_is_refused_where_nothing_long_has_to_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     download = YAML(typ="safe").load(ROOT / "profiles/tiny.yaml")["download"] | {"source": "hub"}
     monkeypatch.setattr(preflight, "load_params", lambda: params(download=download))
-    monkeypatch.setattr(preflight, "long_stages_are_done", lambda: True)
+    monkeypatch.setattr(preflight, "are_done", lambda *stages: True)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     preflight.main()
     assert capsys.readouterr().out == ""

@@ -18,6 +18,13 @@ import torch
 from safetensors.torch import load_file
 from tiny_checkpoints import save_bert
 from tiny_distillation import ROOT, make_project, write_params
+from transformers import TrainingArguments
+
+from stages.core import processes
+from stages.core.errors import UserError
+from stages.core.params import validate
+from stages.distillation import distilling
+from stages.finetuning import trainer as fine_tuning
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 2, "distill__dropout": 0.0}
 TWO = {"processes": 2}
@@ -98,10 +105,45 @@ def test_a_killed_pair_is_resumed_by_as_many_as_there_are_then(pair: Path, alone
 
 
 @pytest.mark.long
-def test_torchrun_starts_the_same(pair: Path, alone: Path) -> None:
-    write_params(pair, **SETTINGS)  # which asks for one process; torchrun decides
-    run(pair, "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "stages.distill")
+def test_torchrun_starts_the_same_even_where_a_process_has_nothing_to_evaluate(pair: Path, alone: Path) -> None:
+    write_params(pair, **SETTINGS)  # which asks for one process, and has three held-out batches; torchrun decides
+    run(pair, "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "stages.distill")
     is_like(pair, alone)
+
+
+@pytest.mark.parametrize(("gpus", "steps", "used"), [(0, 1, 1), (2, 1, 1), (3, 4, 2), (4, 4, 4), (8, 4, 4), (8, 6, 6)])
+def test_as_many_gpus_are_taken_as_divide_a_batch(
+    gpus: int, steps: int, used: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: max(2, gpus))  # it counts what a driver is too old for, too
+    assert processes._wanted("distill", validate(write_params(tmp_path)), steps) == used
+
+
+def test_more_processes_than_gpus_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = validate(write_params(tmp_path, **SETTINGS, resources={"distill": TWO}))
+    assert processes._wanted("distill", params, 4) == 2  # of CPUs any number
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match=r"params.yaml: resources.distill.processes: 2, but only 1 GPU can be seen"):
+        processes._wanted("distill", params, 4)
+
+
+def test_a_process_trains_on_one_device_however_many_gpus_it_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def see_three(arguments: TrainingArguments) -> torch.device:
+        arguments._n_gpu, arguments.distributed_state = 3, None
+        return torch.device("cpu")
+
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", property(see_three))
+    params = validate(write_params(tmp_path))
+    for arguments in (
+        distilling._schedule(params, 16, False, "distill", "distill.learning_rate").arguments(tmp_path),
+        fine_tuning._arguments(str(tmp_path), 16, params.finetune, 1, False),
+    ):
+        assert arguments.n_gpu == 1
+        assert arguments.train_batch_size == arguments.per_device_train_batch_size
 
 
 @pytest.mark.long

@@ -11,10 +11,15 @@ from ruamel.yaml import YAML
 from stages.core.errors import UserError
 from stages.core.params import validate
 from stages.reporting import published, readme
-from stages.reporting.readme import BEGIN, END, splice, spliced
+from stages.reporting.readme import BEGIN, END, splice
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = f"# Title\n\n{BEGIN}\nold\n{END}\n\nmore\n"
+
+
+def spliced(text: str) -> str:
+    """What stands between the markers."""
+    return text.partition(BEGIN)[2].partition(END)[0].strip()
 
 
 def test_tables_are_spliced_between_the_markers_and_nothing_else_changes():

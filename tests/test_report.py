@@ -285,6 +285,25 @@ def test_a_share_above_all_of_it_and_one_that_says_nothing_are_named(values, pro
     assert "CoLA, RTE and WNLI" in next(line for line in lines if "cannot be told apart" in line)
 
 
+def test_published_scores_of_another_teacher_and_other_data_are_for_orientation(values, project):
+    results = gather(values)
+    pairs = compare(results, {key: standing(results, *key) for key in results.cells})
+    found = load_measurements(Path("metrics"), Path("data"), MODELS, Making("embedded", "all", False, "fp32"))
+
+    def told(source: str, note: str, parameters: int) -> list[str]:
+        changed = {
+            key: tuple(replace(cell, source=source, note=note, model_parameters=parameters) for cell in cells)
+            for key, cells in results.cells.items()
+        }
+        lines = cautions(replace(results, cells=changed), pairs, found)
+        return [line for line in lines if line.startswith("Published scores")]
+
+    assert told("embedded", "generated", 22_700_000) == []  # where none stand beside ours
+    assert told("hub", "", 109_483_778) == []
+    (line,) = told("hub", "cut: 10 of 20 rows", 22_700_000)
+    assert "here are a teacher of 22.7 instead of 110 million parameters and data that is cut" in line
+
+
 def test_int8_models_whose_score_differs_are_named(values, project):
     results = gather(values)
     pairs = compare(results, {key: standing(results, *key) for key in results.cells})

@@ -151,6 +151,13 @@ def test_a_vocabulary_of_damaged_text_is_one_line(tmp_path: Path) -> None:
         ({"teacher__config": {"hidden_size": 30, "num_attention_heads": 4}}, "no multiple of num_attention_heads 4"),
         ({"teacher__config": {"hidden_size": "wide"}}, "teacher.config"),
         (
+            {"teacher__config": {"num_attention_heads": 0}},
+            r"teacher.config.num_attention_heads: 0, expected at least 1",
+        ),
+        ({"teacher__config": {"intermediate_size": -1}}, r"teacher.config.intermediate_size: -1, expected at least 1"),
+        ({"teacher__config": {"hidden_act": "gellu"}}, r"teacher.config.hidden_act: gellu, expected one of .*gelu"),
+        ({"teacher__config": {"hidden_dropout_prob": 2.0}}, r"params.yaml: teacher.config: .*[Dd]ropout"),
+        (
             {"teacher__init": "encoder", "teacher__block_length": 64},
             "teacher.block_length 64 exceeds the model's 32 positions",
         ),
@@ -170,6 +177,14 @@ def test_what_cannot_be_a_teacher_is_named(project: Path, changes: dict[str, obj
     teacher().save_pretrained("bare")
     save_headless(project / "encoder")
     with pytest.raises(UserError, match=message):
+        stages.teacher.main()
+
+
+@pytest.mark.parametrize(("phase", "key"), [("head", "head_learning_rate"), ("all", "learning_rate")])
+def test_a_loss_that_is_not_a_number_names_the_key_to_lower(project: Path, phase: str, key: str) -> None:
+    make_project(project, teacher__max_grad_norm=1e30, **{f"teacher__{key}": 1e30})
+    expected = rf"teacher.{phase}: the loss is not a number by update \d+; lower teacher.{key} .* teacher.max_grad_norm"
+    with pytest.raises(UserError, match=expected):
         stages.teacher.main()
 
 

@@ -65,7 +65,8 @@ def recover(
     The losses are the last; after updates also the first, as `before_recovery`. Weights that are zero stay zero.
     """
     trained = with_states(model)
-    training = train_student(trained, inputs, recovery_params(params), "prune", checkpoints, [curve, KeepZeros()])
+    shortened, rate = recovery_params(params), "prune.recovery_learning_rate"
+    training = train_student(trained, inputs, shortened, "prune", rate, checkpoints, [curve, KeepZeros()])
     model.load_state_dict(trained.state_dict())
     updates = training.trainer.schedule.updates
     metrics: dict[str, Any] = {"updates": updates, **training.held_out()}

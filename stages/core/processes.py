@@ -3,33 +3,37 @@
 A stage that is started alone starts the processes itself; under `torchrun`, over several machines, it is one of them.
 """
 
-import atexit
 import importlib
 import logging
 import os
 import socket
 import sys
 import time
+import traceback
 from datetime import timedelta
+from typing import NoReturn
 
 import torch
 from accelerate import PartialState
-from torch.multiprocessing.spawn import ProcessExitedException, start_processes
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
 
 from stages.core import entry, waiting
+from stages.core.errors import UserError
 from stages.core.params import Params, Stage
 
 RANK = "RANK"  # which `torchrun` and this module set, and accelerate reads
 WORDLESS_SECONDS = 15.0
+END_SECONDS = 5.0  # for processes that were interrupted
 LONGEST_WAIT = timedelta(days=2)  # of the others while one packs the corpus
 
 
-def spread(module: str, stage: Stage, params: Params) -> bool:
+def spread(module: str, stage: Stage, params: Params, shares: int) -> bool:
     """Run `module.main()` in several processes if there should be; False if it is to go on in this one.
 
-    Leaves the program with the status of a process that fails, after the others have been ended.
+    By default there is one for each GPU, or as many as divide a batch of `shares` evenly. Leaves the program with the
+    status of a process that fails, after the others have been ended. Raises UserError if there are too few GPUs.
     """
-    wanted = params.resources_of(stage).processes or max(1, torch.cuda.device_count())
+    wanted = _wanted(stage, params, shares)
     if wanted == 1 or RANK in os.environ:
         return False
     with socket.socket() as free:
@@ -37,13 +41,37 @@ def spread(module: str, stage: Stage, params: Params) -> bool:
         port = free.getsockname()[1]
     os.environ[waiting.SPINS] = waiting.ASLEEP
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # that it ends the others
+    group: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
+        _become, (wanted, port, module, sys.argv), nprocs=wanted, join=False, start_method="spawn"
+    )
     try:
-        start_processes(  # type: ignore[no-untyped-call]
-            _become, (wanted, port, module, sys.argv), nprocs=wanted, start_method="spawn"
-        )
+        while not group.join():
+            pass
     except ProcessExitedException as error:
         sys.exit(error.exit_code)
+    finally:
+        _end_group(group)
     return True
+
+
+def _wanted(stage: Stage, params: Params, shares: int) -> int:
+    """Return how many processes there should be."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0  # counts those, too, that torch cannot use
+    asked = params.resources_of(stage).processes
+    if asked and gpus and asked > gpus:
+        raise UserError(
+            f"params.yaml: resources.{stage}.processes: {asked}, but only {gpus} GPU{'s' * (gpus > 1)} can be seen"
+        )
+    return asked or max(n for n in range(1, max(1, gpus) + 1) if shares % n == 0)
+
+
+def _end_group(group: ProcessContext) -> None:
+    """End what still runs, such as a process whose peer was interrupted and that waits for it on its GPU."""
+    give_up = time.monotonic() + END_SECONDS
+    for process in group.processes:
+        process.join(max(0.0, give_up - time.monotonic()))
+        if process.is_alive():
+            process.kill()
 
 
 def _become(rank: int, processes: int, port: int, module: str, arguments: list[str]) -> None:
@@ -56,29 +84,39 @@ def _become(rank: int, processes: int, port: int, module: str, arguments: list[s
         "MASTER_PORT": str(port),
     }
     sys.argv = arguments
+    run_one(module)
+
+
+def run_one(module: str) -> None:
+    """Run `module.main()` as one of the processes, and leave the others in good order, or at once if it fails."""
     try:
         entry.run(importlib.import_module(module).main)
-    except SystemExit:
-        if rank:
-            time.sleep(WORDLESS_SECONDS)  # what befalls all is told by the first, whose end ends the others
-        raise
-    finally:
-        _leave()
+    except BaseException as error:
+        _fail(error)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _fail(error: BaseException) -> NoReturn:
+    """End without the good order, in which NCCL would wait for the others, which wait for this process."""
+    code = error.code if isinstance(error, SystemExit) else 1
+    if not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    elif not is_first():
+        time.sleep(WORDLESS_SECONDS)  # what befalls all is told by the first, whose end ends the others
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def state() -> PartialState:
     """Return what this process is among the others, or alone, and join them."""
-    if RANK not in os.environ:
-        return PartialState(cpu=not torch.cuda.is_available())
-    atexit.register(_leave)
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
+    joins = {"timeout": LONGEST_WAIT} if RANK in os.environ else {}
+    return PartialState(cpu=not torch.cuda.is_available(), **joins)
 
 
 def is_first() -> bool:
     """Whether this process is the one that writes."""
     return int(os.environ.get(RANK, 0)) == 0
-
-
-def _leave() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()

@@ -1,11 +1,16 @@
 """Threads, precision and quiet libraries: what every stage that uses torch sets first."""
 
 import ctypes
+import os
 import warnings
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from transformers.utils import logging
+
+if TYPE_CHECKING:  # which takes seconds to import
+    from transformers import TrainingArguments
 
 from stages.core.params import Hardware
 
@@ -15,6 +20,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 def configure(hardware: Hardware, threads: int | None = None) -> None:
     """Set threads (`threads`, or the hardware's) and allocator, and keep notices out of the progress display."""
     torch.set_num_threads(threads or hardware.threads)
+    if "RANK" in os.environ:  # accelerate would set another number in each of several processes
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads or hardware.threads))
     _keep_freed_memory()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -59,6 +66,15 @@ def set_dropout(model: nn.Module, dropout: float | None) -> None:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout
+
+
+def on_one_device(arguments: "TrainingArguments") -> None:
+    """Have a process train on one device: with several GPUs in sight, Trainer would spread each batch over them.
+
+    That would multiply the batch and split what is no row. `stages.core.processes` starts a process a GPU instead.
+    """
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
 
 
 def attention_implementation() -> str:

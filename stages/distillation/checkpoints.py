@@ -56,7 +56,7 @@ class Checkpoints:
         found = sorted(self.folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
         complete = [path for path in found if (path / COMPLETE).is_file()]
         for path in set(found) - set(complete):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # each process of a training does
         return complete[-1] if complete else None
 
     @staticmethod

@@ -85,7 +85,7 @@ def distil(inputs: Inputs, params: Params, checkpoints: Checkpoints, callbacks: 
     plain.config._attn_implementation = attention_implementation()
     student = DistilBertStates(plain.config)
     student.load_state_dict(plain.state_dict())
-    training = train_student(student, inputs, params, "distill", checkpoints, callbacks)
+    training = train_student(student, inputs, params, "distill", "distill.learning_rate", checkpoints, callbacks)
     return Result(plain_student(student), _metrics(inputs, params, training), training.seconds)
 
 
@@ -94,13 +94,14 @@ def train_student(
     inputs: Inputs,
     params: Params,
     label: str,
+    rate: str,
     checkpoints: Checkpoints,
     callbacks: list[TrainerCallback],
 ) -> Training:
-    """Train a student in place with the triple loss; `label` is shown and names the section of the learning rate."""
+    """Train a student in place with the triple loss; `label` is shown, `rate` is the key of the learning rate."""
     settings, bf16 = params.distill, use_bf16(params.hardware)
     set_dropout(student, settings.dropout)
-    schedule = _schedule(params, len(inputs.train), bf16, label)
+    schedule = _schedule(params, len(inputs.train), bf16, label, rate)
     masking = student_masking(inputs, params)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     objective = triple_loss(inputs, params, torch.bfloat16 if bf16 else torch.float32, device)
@@ -137,10 +138,11 @@ def triple_loss(inputs: Inputs, params: Params, compute_dtype: torch.dtype, devi
     )
 
 
-def _schedule(params: Params, blocks: int, bf16: bool, label: str) -> Schedule:
+def _schedule(params: Params, blocks: int, bf16: bool, label: str, rate: str) -> Schedule:
     settings = params.distill
     return Schedule(
         label=label,
+        keys=(rate, "distill.max_grad_norm"),
         updates=math.ceil(params.epochs * blocks / settings.effective_batch_size),
         batch_size=params.batch_size,
         effective_batch_size=settings.effective_batch_size,

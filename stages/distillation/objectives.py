@@ -18,6 +18,7 @@ class MaskedLanguageModelling:
 
     compute_dtype: torch.dtype
     parts: tuple[str, ...] = ("loss",)
+    sums: int = 4
 
     def training(self, model: nn.Module, core: BertStates, batch: Batch, counts: Counts) -> tuple[Tensor, Tensor]:
         """Return a micro-batch's share of the mean over the update's masked tokens."""
@@ -51,6 +52,7 @@ class TripleLoss:
     temperature: float
     kl_tokens: Literal["all", "masked"]
     parts: tuple[str, ...] = ("loss", "mlm_loss", "distill_loss", "cosine_loss")
+    sums: int = 5
 
     def training(self, model: nn.Module, core: DistilBertStates, batch: Batch, counts: Counts) -> tuple[Tensor, Tensor]:
         """Return a micro-batch's share of the update's weighted sum, and of each loss."""

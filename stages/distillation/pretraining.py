@@ -71,7 +71,7 @@ def pretrain(
         model.requires_grad_(True)
         if name == "head":  # the vocabulary matrix is the embeddings', so only the transform and the biases train
             model.bert.requires_grad_(False)
-        schedule = _schedule(settings, f"teacher.{name}", updates, rate, params.seed, bf16, bool(trainers))
+        schedule = _schedule(settings, name, updates, rate, params.seed, bf16, bool(trainers))
         draws = Draws(train, masking, updates * settings.batch_size, first)
         bar = ProgressBar(schedule.label, settings.batch_size * settings.block_length)
         checkpoints = Checkpoints("teacher", name, *key, root=root)
@@ -97,10 +97,11 @@ def _phases(settings: Teacher) -> list[tuple[str, int, float]]:
 
 
 def _schedule(
-    settings: Teacher, label: str, updates: int, rate: float, seed: int, bf16: bool, continues: bool
+    settings: Teacher, phase: str, updates: int, rate: float, seed: int, bf16: bool, continues: bool
 ) -> Schedule:
     return Schedule(
-        label=label,
+        label=f"teacher.{phase}",
+        keys=("teacher.head_learning_rate" if phase == "head" else "teacher.learning_rate", "teacher.max_grad_norm"),
         updates=updates,
         batch_size=settings.batch_size,
         effective_batch_size=settings.batch_size,
@@ -120,7 +121,7 @@ def _evaluate(objective: MaskedLanguageModelling, model: BertStates, held_out: l
     """Return held-out losses of a teacher that is taken as it is."""
     model.train(False)
     with torch.no_grad():
-        sums = sum((objective.held_out(model, batch) for batch in held_out), torch.zeros(1))
+        sums = sum((objective.held_out(model, batch) for batch in held_out), torch.zeros(objective.sums))
     masked, tokens = (sum(len(batch[name]) for batch in held_out) for name in ("labels", "order"))
     return objective.metrics(sums.tolist(), masked, tokens)
 

@@ -8,6 +8,7 @@ import torch
 from transformers import TrainingArguments
 
 from stages.core.errors import UserError
+from stages.core.runtime import on_one_device
 
 TRAINING_POINTS = 50  # of the training-loss curve
 
@@ -17,6 +18,7 @@ class Schedule:
     """Everything that decides an optimisation but the model, the losses and the data."""
 
     label: str
+    keys: tuple[str, str]  # of the learning rate and the gradients' norm in params.yaml
     updates: int
     batch_size: int
     effective_batch_size: int
@@ -71,11 +73,13 @@ class Schedule:
             report_to="none",
             disable_tqdm=True,
         )
+        on_one_device(arguments)
         blocks = self.batch_size * arguments.world_size
         if self.effective_batch_size % blocks:
             raise UserError(
                 f"params.yaml: effective_batch_size {self.effective_batch_size} is no multiple of batch_size "
-                f"{self.batch_size} times {arguments.world_size} processes"
+                f"{self.batch_size} times {arguments.world_size} processes; change one of them, or `processes` of "
+                f"the stage in `resources`"
             )
         arguments.gradient_accumulation_steps = self.effective_batch_size // blocks
         return arguments

@@ -17,7 +17,7 @@ def build_student(teacher: BertForMaskedLM, layers: Sequence[int], init: str, se
     Raises UserError for a layer that the teacher does not have or a LayerNorm epsilon that DistilBERT cannot express.
     """
     _check(teacher.config, layers)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # it is made on the CPU
         torch.manual_seed(seed)
         student = DistilBertForMaskedLM(student_config(teacher.config, len(layers)))
     if init == "teacher":

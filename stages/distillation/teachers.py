@@ -17,6 +17,7 @@ from transformers import (
     BertTokenizer,
     PreTrainedTokenizerBase,
 )
+from transformers.activations import ACT2FN
 
 from stages.cards.card import Card
 from stages.core.artifacts import atomic_path, digest
@@ -32,7 +33,14 @@ from stages.sources.models import resolve_model
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_ALPHABET = 1000
 HEAD = "cls.predictions.transform.dense.weight"
-
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "type_vocab_size",
+)
 
 WAY_OUT = "`teacher.init` in params.yaml names another, and what came from the hub is fetched again"
 
@@ -123,15 +131,24 @@ def random_teacher(settings: dict[str, int | float | str], vocab_size: int, seed
         config = BertConfig(**values)
     except StrictDataclassError as error:
         raise UserError(f"params.yaml: teacher.config: {' '.join(str(error).split())}") from error
+    for name in SIZES:
+        if getattr(config, name) < 1:
+            raise UserError(f"params.yaml: teacher.config.{name}: {getattr(config, name)}, expected at least 1")
     if config.hidden_size % config.num_attention_heads:
         raise UserError(
             f"params.yaml: teacher.config: hidden_size {config.hidden_size} is no multiple of "
             f"num_attention_heads {config.num_attention_heads}"
         )
-    with torch.random.fork_rng():
+    if config.hidden_act not in ACT2FN:
+        allowed = ", ".join(sorted(ACT2FN))
+        raise UserError(f"params.yaml: teacher.config.hidden_act: {config.hidden_act}, expected one of {allowed}")
+    with torch.random.fork_rng(devices=[]):  # it is made on the CPU
         torch.manual_seed(seed)
         config._attn_implementation = attention_implementation()
-        return BertStates(config)
+        try:
+            return BertStates(config)
+        except (ValueError, RuntimeError) as error:  # such as a probability above 1
+            raise UserError(f"params.yaml: teacher.config: {' '.join(str(error).split())}") from error
 
 
 def plain_tokenizer(checkpoint: Path) -> PreTrainedTokenizerBase:

@@ -1,4 +1,4 @@
-"""Training over masked blocks: an exact mean over the tokens of an update, a held-out curve, resume bit for bit."""
+"""Training over masked blocks: an exact mean over an update's tokens, a held-out curve, resume bit for bit on a CPU."""
 
 import math
 import time
@@ -40,6 +40,10 @@ class Objective(Protocol):
     def parts(self) -> tuple[str, ...]:
         """Names of the values of the training curve, the total first."""
 
+    @property
+    def sums(self) -> int:
+        """How many sums `held_out` returns."""
+
     def training(self, model: nn.Module, core: Any, batch: Batch, counts: Counts) -> tuple[Tensor, Tensor]:
         """Return a micro-batch's share of the update's loss, and of the `parts` (len(parts),) without gradient.
 
@@ -47,7 +51,7 @@ class Objective(Protocol):
         """
 
     def held_out(self, core: Any, batch: Batch) -> Tensor:
-        """Sum over a held-out batch."""
+        """Sum over a held-out batch, on its device, as (sums,)."""
 
     def metrics(self, sums: list[float], masked: int, tokens: int) -> dict[str, float]:
         """Return the curve's values from the sums of all batches."""
@@ -129,8 +133,10 @@ class BlockTrainer(Trainer):
         """Log the held-out losses; each process takes its share of the batches."""
         self.core.train(False)
         mine = self.batches[self.accelerator.process_index :: self.accelerator.num_processes]
-        sums = sum((self.objective.held_out(self.core, self._prepare_inputs(batch)) for batch in mine), torch.zeros(1))
-        sums = self.accelerator.reduce(sums.to(self.args.device), "sum")
+        sums = torch.zeros(self.objective.sums, device=self.args.device)  # a process may have no batch
+        for batch in mine:
+            sums += self.objective.held_out(self.core, self._prepare_inputs(batch))
+        sums = self.accelerator.reduce(sums, "sum")
         masked = sum(len(batch["labels"]) for batch in self.batches)
         values = self.objective.metrics(sums.tolist(), masked, sum(len(batch["order"]) for batch in self.batches))
         self._refuse_nan(list(values.values()))
@@ -144,10 +150,11 @@ class BlockTrainer(Trainer):
 
     def _refuse_nan(self, values: list[float]) -> None:
         if not all(map(math.isfinite, values)):
+            rate, norm = self.schedule.keys
             raise UserError(
-                f"{self.schedule.label}: the loss is not a number by update {self.state.global_step}; lower the "
-                f"learning rate ({self.schedule.learning_rate:g}) or max_grad_norm ({self.schedule.max_grad_norm:g}) "
-                f"of {self.schedule.label} in params.yaml"
+                f"{self.schedule.label}: the loss is not a number by update {self.state.global_step}; lower "
+                f"{rate} (now {self.schedule.learning_rate:g}) or {norm} (now {self.schedule.max_grad_norm:g}) "
+                "in params.yaml"
             )
 
     def held_out(self) -> list[dict[str, float]]:
@@ -190,8 +197,6 @@ class Pace(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Log, and ask for an evaluation and a checkpoint where they are due."""
-        self.seconds += time.monotonic() - self._step_began
-        self.steps += 1
         schedule = self.trainer.schedule
         if state.global_step % schedule.logging_interval() == 0 or state.global_step == state.max_steps:
             self.trainer.log_training()
@@ -199,14 +204,16 @@ class Pace(TrainerCallback):
         control.should_save = control.should_evaluate or self._minutes_are_over()
         if control.should_save:
             self.trainer.refuse_nan_weights()
+        self.seconds += time.monotonic() - self._step_began  # after what waits for a GPU
+        self.steps += 1
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Declare the checkpoint complete once every process has written its part."""
         self._saved = time.monotonic()
-        self.trainer.accelerator.wait_for_everyone()
+        running = self.trainer.accelerator.reduce(self.trainer.running, "mean")  # waits for every process
         if state.is_world_process_zero:
             checkpoint = self.trainer.checkpoints.folder / f"checkpoint-{state.global_step}"
-            self.trainer.checkpoints.mark_complete(checkpoint, {"running": self.trainer.running.tolist()})
+            self.trainer.checkpoints.mark_complete(checkpoint, {"running": running.tolist()})
 
     def _minutes_are_over(self) -> bool:
         """Whether a checkpoint is due by the clock of the first process."""

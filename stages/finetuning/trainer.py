@@ -27,7 +27,7 @@ from transformers.trainer_callback import PrinterCallback
 from stages.core.errors import UserError
 from stages.core.params import Recipe
 from stages.core.reading import load_tokenizer, readable
-from stages.core.runtime import attention_implementation, set_dropout
+from stages.core.runtime import attention_implementation, on_one_device, set_dropout
 from stages.finetuning.features import Features
 from stages.modeling.zeros import KeepZeros  # whose package registers students with fewer heads, too
 
@@ -255,6 +255,5 @@ def _arguments(folder: str, rows: int, recipe: Recipe, seed: int, bf16: bool) ->
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # with several GPUs Trainer would multiply the batch size
+    on_one_device(arguments)
     return arguments

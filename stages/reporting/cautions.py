@@ -7,7 +7,7 @@ from stages.reporting.labels import listed, percent_range, title
 from stages.reporting.onnx_tables import label
 from stages.reporting.paired import Pairs
 from stages.reporting.statistics import Interval
-from stages.reporting.summary import TEACHER
+from stages.reporting.summary import TEACHER, unlike_published
 
 FEW_ROWS = 1000
 
@@ -25,6 +25,12 @@ def _counts(results: Results) -> list[str]:
         lines.append(
             "One fine-tuning seed: what another seed would change is not known, and no interval here covers it; "
             "`seeds` in params.yaml takes several."
+        )
+    apart = unlike_published(results)
+    if apart and any(results.first(task).source == "hub" for task in results.all_tasks()):
+        lines.append(
+            f"Published scores stand beside ours for orientation: here are {listed(apart)}. A difference from them "
+            "tells of that, not of how well the method works."
         )
     if small:
         lines.append(

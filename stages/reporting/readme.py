@@ -31,10 +31,5 @@ def splice(readme: str, tables: str) -> str:
     return f"{before}{BEGIN}\n\n{tables.strip()}\n\n{END}{after}"
 
 
-def spliced(readme: str) -> str:
-    """Return what stands between the markers."""
-    return readme.partition(BEGIN)[2].partition(END)[0].strip()
-
-
 if __name__ == "__main__":
     entry.run(main)

@@ -9,7 +9,7 @@ from stages.reporting.labels import EQUAL, title
 from stages.reporting.markdown import DASH, Footnotes, section
 from stages.reporting.paired import Pairs
 from stages.reporting.published import PAPER, REPRODUCTION, PublishedRow
-from stages.reporting.summary import GLUE_TASKS, TEACHER, Standings, own, paper
+from stages.reporting.summary import GLUE_TASKS, TEACHER, Standings, own, paper, unlike_published
 
 AVERAGE = "GLUE average"
 OTHER_METRICS = ("MRPC", "QQP", "STS-B")  # the paper's convention has other scores of them than the interval is of
@@ -81,10 +81,8 @@ def _table(results: Results, model: str, standings: Standings, pairs: Pairs) -> 
             for (here, there), mark in zip(sides, marks_of_sides, strict=True)
         ]
         body.append([task + marks.get(task, ""), *(cell for side in row for cell in side)])
-    hub = all(results.first(task).source == "hub" for task in results.all_tasks())
-    note = NOTE.format(
-        student=title(model), teacher=title(TEACHER), paper=PAPER, equal=EQUAL, other="" if hub else OTHER
-    )
+    other = OTHER if unlike_published(results) else ""
+    note = NOTE.format(student=title(model), teacher=title(TEACHER), paper=PAPER, equal=EQUAL, other=other)
     return section(f"Retention of {title(model)} beside the published", note, header, body, notes)
 
 

@@ -149,7 +149,10 @@ def _distillation(metrics: Mapping[str, object], corpus_note: str) -> str:
     for name, value in metrics.items():
         mark = notes.mark("held-out text", corpus_note) if name in HELD_OUT else ""
         rows.append([HELD_OUT.get(name, name.replace("_", " ")) + mark, _figure(value)])
-    note = "Losses and tokens predicted right are on held-out text, at the end."
+    note = (
+        "Losses and tokens predicted right are on held-out text, at the end. Tokens are masked as in training, rarer "
+        "ones more often, as `distill.mlm_smoothing` says."
+    )
     return section("Distillation", note, ["Figure", "Value"], rows, notes)
 
 

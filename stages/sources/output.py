@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from stages.core.artifacts import write_json
 
 ROW_GROUP = 65_536  # rows that are in memory at once while a corpus streams
-LABELS = {"embedded": ("generated, not the published data",), "files": ("files of one's own",)}
+LABELS = {"embedded": "generated, not the published data", "files": "files of one's own"}
 NAMES = {"train": "training rows", "dev": "dev rows", "dev_mismatched": "mismatched dev rows"}
 
 
@@ -70,7 +70,9 @@ def describe(
         for split, counts in splits.items()
         if counts["rows"] < counts.get("available", 0)
     ]
-    notes = [*LABELS.get(origin["source"], ()), *remarks]
+    sources = {one["source"] for one in (origin, *origin.get("and_also", ()))}
+    part = "in part " if len(sources) > 1 else ""
+    notes = [*(part + LABELS[source] for source in sorted(sources) if source in LABELS), *remarks]
     if smaller:
         notes.append(f"the repository holds {', '.join(smaller)}")
     if cut:
