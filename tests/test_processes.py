@@ -31,7 +31,8 @@ TWO = {"processes": 2}
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DISTILBERT_WARM": "0"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DISTILBERT_WARM": "0"}
+    environment.pop("OMP_NUM_THREADS", None)
     return subprocess.Popen(
         [sys.executable, "-m", *arguments], cwd=folder, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -154,6 +155,40 @@ def test_an_error_of_all_is_told_once(pair: Path) -> None:
     assert "Traceback" not in shown
     write_params(pair, **SETTINGS | {"batch_size": 8}, resources={"distill": TWO})
     assert "is no multiple of batch_size 8 times 2 processes" in run(pair, "stages.distill", status=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("deed", "status", "told"),
+    [
+        ("os.kill(os.getpid(), 9)", 137, "process 1 was killed (signal 9)"),
+        ("raise ValueError('a defect')", 1, "ValueError: a defect"),
+        ("os.kill(os.getppid(), 2)", 130, "interrupted"),
+    ],
+)
+def test_a_process_that_fails_ends_the_others(tmp_path: Path, deed: str, status: int, told: str) -> None:
+    """Of two, the second does it while the first waits, as it would for a GPU, and heeds no signal but SIGKILL."""
+    write_params(tmp_path, **SETTINGS, resources={"distill": TWO})
+    (tmp_path / "group.py").write_text(f"""
+import os, signal, time
+from stages.core import entry, processes
+from stages.core.params import load_params
+
+def main():
+    if processes.spread("group", "distill", load_params(), 4):
+        return
+    if os.environ["RANK"] == "0":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(200)
+    time.sleep(1)
+    {deed}
+    time.sleep(200)
+
+if __name__ == "__main__":
+    entry.run(main)
+""")
+    assert told in run(tmp_path, "group", status=status)
 
 
 @pytest.mark.long

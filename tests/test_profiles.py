@@ -62,7 +62,7 @@ def test_the_batch_of_the_paper_divides_among_gpus(gpus: int) -> None:
 @pytest.mark.parametrize("name", ["mini", "reproduction", "paper"])
 def test_real_profiles_do_not_inherit_the_exceptions_of_the_generated_tasks(name: str) -> None:
     merged, tiny = (YAML(typ="safe").load(profile.render([one])) for one in (name, "tiny"))
-    for suite in ("glue", "imdb"):
+    for suite in ("glue", "imdb", "squad"):
         for task, settings in merged[suite]["tasks"].items():
             inherited = settings.items() & tiny[suite]["tasks"][task].items()
             assert not {key for key, _ in inherited} & {"epochs", "learning_rate"}

@@ -300,8 +300,11 @@ def test_published_scores_of_another_teacher_and_other_data_are_for_orientation(
 
     assert told("embedded", "generated", 22_700_000) == []  # where none stand beside ours
     assert told("hub", "", 109_483_778) == []
-    (line,) = told("hub", "cut: 10 of 20 rows", 22_700_000)
-    assert "here are a teacher of 22.7 instead of 110 million parameters and data that is cut" in line
+    assert told("hub", "cut: 1,000 of 3,668 training rows", 109_483_778) == []  # as the published reproduction cut them
+    (line,) = told("hub", "the repository holds 10 of the official 20 training rows", 22_700_000)
+    assert (
+        "Ours are of a teacher of 22.7 million parameters instead of 110 million and other or fewer data (CoLA" in line
+    )
 
 
 def test_int8_models_whose_score_differs_are_named(values, project):

@@ -354,7 +354,9 @@ class StageResources(Section):
     gpus: float = Field(default=0, ge=0, description="none where the machine or cluster has none")
     exclusive: bool = Field(default=False, description="all CPUs of a machine, as measuring wants it")
     processes: int | None = Field(
-        default=None, ge=1, description="of training (distill, evaluations); null: one a GPU, one on a CPU"
+        default=None,
+        ge=1,
+        description="of training (distill, evaluations); null: one a GPU, as far as that divides a batch; one on a CPU",
     )
     minutes: Positive | None = Field(default=None, description="limit after which it counts as hanging; null: none")
 

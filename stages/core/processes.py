@@ -6,6 +6,7 @@ A stage that is started alone starts the processes itself; under `torchrun`, ove
 import importlib
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -21,7 +22,7 @@ from stages.core import entry, waiting
 from stages.core.errors import UserError
 from stages.core.params import Params, Stage
 
-RANK = "RANK"  # which `torchrun` and this module set, and accelerate reads
+RANK, GROUP = "RANK", "LOCAL_RANK"  # which `torchrun` and this module set, and accelerate reads
 WORDLESS_SECONDS = 15.0
 END_SECONDS = 5.0  # for processes that were interrupted
 LONGEST_WAIT = timedelta(days=2)  # of the others while one packs the corpus
@@ -33,8 +34,7 @@ def spread(module: str, stage: Stage, params: Params, shares: int) -> bool:
     By default there is one for each GPU, or as many as divide a batch of `shares` evenly. Leaves the program with the
     status of a process that fails, after the others have been ended. Raises UserError if there are too few GPUs.
     """
-    wanted = _wanted(stage, params, shares)
-    if wanted == 1 or RANK in os.environ:
+    if GROUP in os.environ or (wanted := _wanted(stage, params, shares)) == 1:
         return False
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -48,7 +48,10 @@ def spread(module: str, stage: Stage, params: Params, shares: int) -> bool:
         while not group.join():
             pass
     except ProcessExitedException as error:
-        sys.exit(error.exit_code)
+        if error.exit_code >= 0:
+            sys.exit(error.exit_code)
+        print(f"error: {module}: process {error.error_index} was killed (signal {-error.exit_code})", file=sys.stderr)
+        sys.exit(128 - error.exit_code)  # as a shell says it
     finally:
         _end_group(group)
     return True
@@ -68,16 +71,23 @@ def _wanted(stage: Stage, params: Params, shares: int) -> int:
 def _end_group(group: ProcessContext) -> None:
     """End what still runs, such as a process whose peer was interrupted and that waits for it on its GPU."""
     give_up = time.monotonic() + END_SECONDS
-    for process in group.processes:
-        process.join(max(0.0, give_up - time.monotonic()))
-        if process.is_alive():
+    try:
+        for process in group.processes:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGINT)
+        for process in group.processes:
+            process.join(max(0.0, give_up - time.monotonic()))
+    finally:
+        for process in group.processes:
             process.kill()
 
 
 def _become(rank: int, processes: int, port: int, module: str, arguments: list[str]) -> None:
+    if sys.platform == "linux":  # one that waits on its GPU would outlive a parent that is killed
+        torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
     os.environ |= {
         RANK: str(rank),
-        "LOCAL_RANK": str(rank),
+        GROUP: str(rank),
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
@@ -102,7 +112,7 @@ def _fail(error: BaseException) -> NoReturn:
     code = error.code if isinstance(error, SystemExit) else 1
     if not isinstance(error, SystemExit):
         traceback.print_exception(error)
-    elif not is_first():
+    elif isinstance(code, str) and not is_first():
         time.sleep(WORDLESS_SECONDS)  # what befalls all is told by the first, whose end ends the others
     if isinstance(code, str):
         print(code, file=sys.stderr)
@@ -113,7 +123,7 @@ def _fail(error: BaseException) -> NoReturn:
 
 def state() -> PartialState:
     """Return what this process is among the others, or alone, and join them."""
-    joins = {"timeout": LONGEST_WAIT} if RANK in os.environ else {}
+    joins = {"timeout": LONGEST_WAIT} if GROUP in os.environ else {}
     return PartialState(cpu=not torch.cuda.is_available(), **joins)
 
 

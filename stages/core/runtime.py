@@ -20,7 +20,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 def configure(hardware: Hardware, threads: int | None = None) -> None:
     """Set threads (`threads`, or the hardware's) and allocator, and keep notices out of the progress display."""
     torch.set_num_threads(threads or hardware.threads)
-    if "RANK" in os.environ:  # accelerate would set another number in each of several processes
+    if "LOCAL_RANK" in os.environ:  # accelerate would set another number in each of several processes
         os.environ.setdefault("OMP_NUM_THREADS", str(threads or hardware.threads))
     _keep_freed_memory()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

@@ -29,8 +29,8 @@ def _counts(results: Results) -> list[str]:
     apart = unlike_published(results)
     if apart and any(results.first(task).source == "hub" for task in results.all_tasks()):
         lines.append(
-            f"Published scores stand beside ours for orientation: here are {listed(apart)}. A difference from them "
-            "tells of that, not of how well the method works."
+            f"Published scores stand beside ours for orientation. Ours are of {listed(apart)}, which a difference from "
+            "them tells more of than of the method."
         )
     if small:
         lines.append(
