@@ -68,6 +68,10 @@ def test_real_profiles_do_not_inherit_the_exceptions_of_the_generated_tasks(name
             assert not {key for key, _ in inherited} & {"epochs", "learning_rate"}
     assert merged["squad"]["tasks"]["SQuAD"]["learning_rate"] <= 2e-4
     assert merged["imdb"]["tasks"]["IMDb"]["learning_rate"] <= 2e-4
+    assert "epochs" not in merged["squad"]["tasks"]["SQuAD"]
+    if name != "mini":  # which has exceptions of its own, to stay short
+        assert set(map(str, merged["glue"]["tasks"].values())) == {"{}"}
+        assert merged["imdb"]["tasks"]["IMDb"]["epochs"] is None
 
 
 @pytest.mark.parametrize("name", ["tiny", "mini", "reproduction", "paper"])

@@ -26,6 +26,7 @@ from stages.reporting.paired import Pair, compare
 from stages.reporting.statistics import Interval
 from stages.reporting.summary import mean_retained, retained, standing
 from stages.reporting.tables import introduction, render
+from stages.sources.output import describe
 
 
 @pytest.fixture
@@ -301,7 +302,8 @@ def test_published_scores_of_another_teacher_and_other_data_are_for_orientation(
     assert told("embedded", "generated", 22_700_000) == []  # where none stand beside ours
     assert told("hub", "", 109_483_778) == []
     assert told("hub", "cut: 1,000 of 3,668 training rows", 109_483_778) == []  # as the published reproduction cut them
-    (line,) = told("hub", "the repository holds 10 of the official 20 training rows", 22_700_000)
+    splits = {"train": {"rows": 10, "available": 10, "official": 20}}
+    (line,) = told("hub", describe("SST-2", {"source": "hub"}, splits)["note"], 22_700_000)
     assert (
         "Ours are of a teacher of 22.7 million parameters instead of 110 million and other or fewer data (CoLA" in line
     )
