@@ -6,6 +6,13 @@ from collections.abc import Callable
 
 from stages.core.errors import DENIED, FULL, UserError
 
+GROUP = "LOCAL_RANK"  # which `torchrun` and `stages.core.processes` set in each of several processes of a training
+
+
+def in_group() -> bool:
+    """Whether this is one of several processes of a training."""
+    return GROUP in os.environ
+
 
 def prepare_environment() -> None:
     """Set what the libraries read when they are imported, where the user has not set it."""

@@ -22,7 +22,7 @@ from stages.core import entry, waiting
 from stages.core.errors import UserError
 from stages.core.params import Params, Stage
 
-RANK, GROUP = "RANK", "LOCAL_RANK"  # which `torchrun` and this module set, and accelerate reads
+RANK = "RANK"  # which `torchrun` and this module set, and accelerate reads
 WORDLESS_SECONDS = 15.0
 END_SECONDS = 5.0  # for processes that were interrupted
 LONGEST_WAIT = timedelta(days=2)  # of the others while one packs the corpus
@@ -34,7 +34,7 @@ def spread(module: str, stage: Stage, params: Params, shares: int) -> bool:
     By default there is one for each GPU, or as many as divide a batch of `shares` evenly. Leaves the program with the
     status of a process that fails, after the others have been ended. Raises UserError if there are too few GPUs.
     """
-    if GROUP in os.environ or (wanted := _wanted(stage, params, shares)) == 1:
+    if entry.in_group() or (wanted := _wanted(stage, params, shares)) == 1:
         return False
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -87,7 +87,7 @@ def _become(rank: int, processes: int, port: int, module: str, arguments: list[s
         torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
     os.environ |= {
         RANK: str(rank),
-        GROUP: str(rank),
+        entry.GROUP: str(rank),
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
@@ -123,7 +123,7 @@ def _fail(error: BaseException) -> NoReturn:
 
 def state() -> PartialState:
     """Return what this process is among the others, or alone, and join them."""
-    joins = {"timeout": LONGEST_WAIT} if GROUP in os.environ else {}
+    joins = {"timeout": LONGEST_WAIT} if entry.in_group() else {}
     return PartialState(cpu=not torch.cuda.is_available(), **joins)
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from transformers.utils import logging
 
+from stages.core import entry
+from stages.core.params import Hardware
+
 if TYPE_CHECKING:  # which takes seconds to import
     from transformers import TrainingArguments
-
-from stages.core.params import Hardware
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -20,7 +21,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 def configure(hardware: Hardware, threads: int | None = None) -> None:
     """Set threads (`threads`, or the hardware's) and allocator, and keep notices out of the progress display."""
     torch.set_num_threads(threads or hardware.threads)
-    if "LOCAL_RANK" in os.environ:  # accelerate would set another number in each of several processes
+    if entry.in_group():  # in each process of which accelerate would set another number
         os.environ.setdefault("OMP_NUM_THREADS", str(threads or hardware.threads))
     _keep_freed_memory()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

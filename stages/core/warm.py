@@ -71,7 +71,7 @@ def run(module: str) -> None:
     """Run `module.main()` in a warm fork, or here where there can be none, and leave with its exit status."""
     entry.prepare_environment()
     waiting.choose()
-    if "LOCAL_RANK" in os.environ:  # one of several processes, as `torchrun` starts them
+    if entry.in_group():
         importlib.import_module("stages.core.processes").run_one(module)
         return
     status = _run_warm(module) if _possible() else None
