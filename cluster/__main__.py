@@ -26,7 +26,7 @@ from cluster.pipeline import DvcPipeline
 from cluster.scheduler import Board, State, schedule
 from cluster.workers import RayWorkers
 from cluster.workspace import Head
-from stages.core import entry
+from stages.core import entry, waiting
 from stages.core.artifacts import write_json
 from stages.core.errors import UserError
 from stages.core.params import Params, StageResources, load_params
@@ -79,9 +79,17 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int | None, address:
                 found = params.resources_of(stage)
                 return found.model_copy(update={"cpus": found.cpus or threads(stage, params)})
 
-            usual = resources(EVALUATIONS[0])
-            cpus = ceil(jobs * (usual.cpus or 1)) if jobs else os.cpu_count() or 1
-            workers = RayWorkers(head, job, resources, address, cpus, usual)
+            given = os.environ.get(waiting.SPINS)
+            if not address:
+                waiting.choose()  # for stages alone; other runs on this machine see it
+
+            def spins(stage: str, alone: bool) -> str | None:
+                single = not address and threads(stage, params) == 1  # does not wait, so it shares the imports of all
+                return os.environ.get(waiting.SPINS) if alone or single else given or waiting.ASLEEP
+
+            usual = EVALUATIONS[0]
+            cpus = ceil(jobs * (resources(usual).cpus or 1)) if jobs else os.cpu_count() or 1
+            workers = RayWorkers(head, job, resources, spins, address, cpus, usual)
             try:
                 with Display(Console(), LOGS) as display:
 
@@ -126,8 +134,9 @@ def write_seconds(board: Board) -> None:
 def threads(stage: str, params: Params) -> int:
     """Return how many threads a stage computes with, after which its CPUs are counted where `resources` has none."""
     name = stage.partition("@")[0]
-    section = params.finetune if name in EVALUATIONS else params.distill if name in DISTILLATIONS else params.hardware
-    return section.threads or params.hardware.threads
+    sections = dict.fromkeys(EVALUATIONS, params.finetune) | dict.fromkeys(DISTILLATIONS, params.distill)
+    own = (sections | {"teacher": params.teacher}).get(name)
+    return (own and own.threads) or params.hardware.threads
 
 
 def describe(repo: Repo) -> Head:

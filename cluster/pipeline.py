@@ -21,7 +21,7 @@ from dvc.stage.serialize import to_pipeline_file, to_single_stage_lockfile
 from cluster import runs
 from cluster.scheduler import CannotRun, State
 
-WRITE_SECONDS = 10.0  # DVC reads and writes all of dvc.lock for a stage: seconds of them where there are a hundred
+WRITE_SECONDS = 60.0  # DVC takes seconds to write all of a long dvc.lock, and the run cache knows until then
 
 
 class NotCached(Exception):  # noqa: N818 - not an error, but DVC's answer
@@ -73,7 +73,7 @@ class DvcPipeline:
                 return State.UNCHANGED
             try:
                 with nothing_executed():
-                    found.reproduce()
+                    found.run()
             except NotCached:
                 # DVC has noted the present inputs. Without that, it would take the former outputs for made of them.
                 for out in found.outs:

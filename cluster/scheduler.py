@@ -8,6 +8,7 @@ from statistics import median
 from typing import Protocol
 
 ATTEMPTS = 3  # of a stage whose worker was lost, the last one on this machine's own workspace
+POLL_SECONDS = 1.0  # after which the display changes, if nothing ends before
 
 
 class CannotRun(Exception):  # noqa: N818 - of one stage, not of the run
@@ -77,13 +78,16 @@ class Workers(Protocol):
         """Return how many more stages to hand on while these wait for a worker: few, so that a better one is next."""
 
     def may_stay(self, stage: str) -> bool:
-        """Whether a stage beside which no other can run may as well run in this machine's own workspace."""
+        """Whether a stage beside which no other runs may as well run in this machine's own workspace."""
 
     def submit(self, stage: str, here: bool) -> None:
         """Hand a stage on: `here` to this machine's own workspace, otherwise to whatever has room for it."""
 
     def prepare(self) -> None:
-        """Start what stages elsewhere need and takes seconds to start, while one runs here; ends are told after it."""
+        """Begin to start what stages elsewhere need and takes seconds to start, while one runs here."""
+
+    def dismiss(self) -> None:
+        """Begin to end what only stages elsewhere need: none of them is left."""
 
     def begun(self) -> list[str]:
         """Return the stages that have begun since the last call."""
@@ -168,10 +172,17 @@ class Board:
             for dependent in self._dependents(stage):
                 self.stages[dependent].state = State.SKIPPED
 
-    def holds_up_all_others(self, stage: str) -> bool:
-        """Whether nothing else runs, nor can before this stage has ended."""
+    def runs_alone(self, stage: str) -> bool:
+        """Whether nothing else runs, nor will before this stage has ended."""
+        if stage in self.exclusive:
+            return not self.busy
         unfinished = {other for other, progress in self.stages.items() if progress.state in UNFINISHED}
         return unfinished - {stage} <= self._dependents(stage)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a stage runs or waits for a worker."""
+        return bool(self.named(State.HANDED_ON) or self.named(State.RUNNING))
 
     def _dependents(self, stage: str) -> set[str]:
         found: set[str] = set()
@@ -211,15 +222,20 @@ def _schedule(
 ) -> None:
     while True:
         _hand_on(board, pipeline, workers, watch, clock)
-        if not board.named(State.HANDED_ON) and not board.named(State.RUNNING):
+        if not board.busy:
             return
-        outcomes = workers.wait(0.5)
-        for stage in workers.begun():
-            board.begin(stage, clock())
+        _note_begun(workers, board, clock)
+        outcomes = workers.wait(POLL_SECONDS)
+        _note_begun(workers, board, clock)
         if all(outcome.end is End.DONE for outcome in outcomes):  # taking results takes tenths of a second
             _hand_on(board, pipeline, workers, watch, clock, frozenset(outcome.stage for outcome in outcomes))
         _collect(outcomes, pipeline, workers, board, clock)
         watch(board)
+
+
+def _note_begun(workers: Workers, board: Board, clock: Callable[[], float]) -> None:
+    for stage in workers.begun():
+        board.begin(stage, clock())
 
 
 def _hand_on(
@@ -232,6 +248,9 @@ def _hand_on(
 ) -> None:
     """Hand on what is ready, the most urgent first, until there is no more room; the results of `ended` come later."""
     while workers.room(board.named(State.HANDED_ON)) > 0 and (stage := board.next(ended)):
+        here = workers.may_stay(stage)
+        if here and board.busy and stage in board.exclusive:
+            return  # it would have to wait, and something more urgent may become ready before
         try:
             settled = pipeline.settle(stage)
         except CannotRun as error:
@@ -240,18 +259,22 @@ def _hand_on(
             if settled:
                 board.end(stage, settled, clock())
             else:
-                alone = board.holds_up_all_others(stage) and workers.may_stay(stage)
-                _submit(stage, alone or pipeline.stays_here(stage), board, pipeline, workers)
+                alone = here and board.runs_alone(stage)
+                others = any(not pipeline.stays_here(other) for other in board.named(State.WAITING) if other != stage)
+                if alone and not others:
+                    workers.dismiss()
+                _submit(stage, alone, board, pipeline, workers)
                 if alone:
-                    board.begin(stage, clock())  # before `prepare` takes its time
-                    watch(board)
-                    if not all(pipeline.stays_here(other) for other in board.named(State.WAITING)):
-                        workers.prepare()
+                    board.begin(stage, clock())
+                if alone and others and stage not in board.exclusive:
+                    workers.prepare()
         watch(board)
 
 
 def _submit(stage: str, here: bool, board: Board, pipeline: Pipeline, workers: Workers) -> None:
+    """Hand the stage on, to this machine's own workspace if it is to run `here` or can run nowhere else."""
     board.hand_on(stage)
+    here = here or pipeline.stays_here(stage)
     if here:
         pipeline.write()
     workers.submit(stage, here)

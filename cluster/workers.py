@@ -13,6 +13,7 @@ from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import asdict
 from math import ceil
+from operator import ge
 from pathlib import Path
 from typing import Any
 
@@ -35,30 +36,33 @@ class RayWorkers:
         head: workspace.Head,
         job: Callable[[str], Job],
         resources: Callable[[str], StageResources],
+        spins: Callable[[str, bool], str | None],
         address: str | None,
         cpus: int,
-        usual: StageResources,
+        usual: str,
     ) -> None:
-        """`job` and `resources` describe a stage; without `address` this machine alone, with so many CPUs to give.
+        """Without `address` there is this machine alone, with so many CPUs to give.
 
-        `usual` is what the many short stages take.
+        `job` and `resources` describe a stage, and `spins` how its threads wait for each other if it is alone on its
+        machine or, with False, beside others (`stages.core.waiting`). `usual` is one of the many short stages.
         """
         self._head, self._job, self._resources = head, job, resources
-        self._address, self._cpus, self._usual = address, cpus, usual
+        self._spins, self._usual_stage, self._usual = spins, usual, resources(usual)
+        self._address, self._cpus = address, cpus
         self._slots = 1  # stages that fit at once, about
         self._machines: list[tuple[float, float]] = []  # CPUs and GPUs of each
         self._held: list[tuple[str, bool]] = []  # what was submitted and has to wait for what runs
+        self._begun: set[str] = set()  # of what Ray has, on one machine
         self._logs: dict[str, Path] = {}
         self._begun_here: list[str] = []
         self._ray: Any = None
+        self._register: Any = None
         self._running: dict[Any, str] = {}
         self._here: dict[Future[Outcome], str] = {}
-        self._pool = ThreadPoolExecutor(1)
-        self._imports: subprocess.Popen[bytes] | None = None
-        self._beside = {  # variables of stages beside others, which share their imports where all variables agree
-            waiting.SPINS: os.environ.get(waiting.SPINS, waiting.ASLEEP),
-            DEBUGGER: os.environ.get(DEBUGGER),  # now, since Ray names its own, here too
-        }
+        self._pool, self._background = ThreadPoolExecutor(1), ThreadPoolExecutor(1)  # stages here; Ray's start and end
+        self._starting: Future[None] | None = None
+        self._imports: dict[str | None, subprocess.Popen[bytes]] = {}  # hold the libraries, for each way to wait
+        self._debugger = os.environ.get(DEBUGGER)  # now, since Ray names its own, here too
         self._agent: Agent | None = None
         self._packed: bytes | None = None  # the workspace's files, for those of the workers
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # now, since a stage may be started while Ray is
@@ -105,25 +109,49 @@ class RayWorkers:
         return most if needs.exclusive else min(needs.cpus or 1, most), gpus
 
     def may_stay(self, stage: str) -> bool:
-        """Whether a stage beside which no other can run may as well run in this machine's own workspace.
+        """Whether a stage beside which no other runs may as well run in this machine's own workspace.
 
-        Not where there are other machines, nor where Ray has to keep it from a measurement or give it its GPUs.
+        Not where there are other machines, nor where Ray has to give it its GPUs.
         """
-        needs = self._resources(stage)
-        return not (self._address or needs.exclusive or needs.gpus)
+        return not (self._address or self._resources(stage).gpus)
 
     def prepare(self) -> None:
-        """Start Ray or join it, unless that is done, and have the libraries imported that workers here need."""
-        if self._ray is None and not self._address:
-            environment = {name: value for name, value in self._beside.items() if value is not None}
-            self._imports = subprocess.Popen(
-                [sys.executable, "-m", "stages.core.warm"],
-                cwd=self._head.root,
-                env=os.environ | environment,
-                stdin=subprocess.PIPE,
-                start_new_session=True,  # so that ctrl-C is not for it
-            )
-        self._connect()
+        """Begin to start Ray on this machine, and to import the libraries that its stages share."""
+        if self._address or self._starting is not None:
+            return
+        for alone in (True, False):
+            variables = self._variables(self._usual_stage, alone)
+            if variables[waiting.SPINS] not in self._imports:
+                environment = {name: value for name, value in (os.environ | variables).items() if value is not None}
+                self._imports[variables[waiting.SPINS]] = subprocess.Popen(
+                    [sys.executable, "-m", "stages.core.warm"],
+                    cwd=self._head.root,
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    start_new_session=True,  # so that ctrl-C is not for it
+                )
+        self._started()
+
+    def _started(self) -> "Future[None]":
+        """Begin to start Ray on this machine, once."""
+        if self._starting is None:
+            self._starting = self._background.submit(self._start)
+        return self._starting
+
+    def _variables(self, stage: str, alone: bool) -> dict[str, str | None]:
+        """Return environment variables of a stage; stages share imported libraries where all variables agree."""
+        return {waiting.SPINS: self._spins(stage, alone), DEBUGGER: self._debugger}
+
+    def dismiss(self) -> None:
+        """Begin to leave Ray, which ends where it was started for this run."""
+        if self._starting is not None:
+            with suppress(Exception):  # it is raised where Ray is needed
+                self._starting.result()
+        if self._ray is not None:
+            for reference in self._running:
+                self._ray.cancel(reference, force=True)
+            self._background.submit(self._ray.shutdown)
+        self._ray = self._starting = None
 
     def submit(self, stage: str, here: bool) -> None:
         """Hand a stage on; it is held back while an exclusive one and another would run beside each other.
@@ -140,7 +168,7 @@ class RayWorkers:
     def _hand_on(self, stage: str, here: bool) -> None:
         job = asdict(self._job(stage))
         alone = self._resources(stage).exclusive or (here and not self._running)
-        job["environment"] = self._beside | ({waiting.SPINS: os.environ.get(waiting.SPINS)} if alone else {})
+        job["environment"] = self._variables(stage, alone)
         self._logs[stage] = Path(job["log"])
         self._logs[stage].unlink(missing_ok=True)  # of a former run
         self._pack()  # before a stage here changes files
@@ -151,10 +179,9 @@ class RayWorkers:
             future = self._pool.submit(self._run_here, self._agent, job | changed, self._seconds(stage))
             self._here[future] = stage
             return
-        if self._resources(stage).exclusive:
-            self._connect()  # alone, so that nothing disturbs the measurement
-        else:
+        if not self._resources(stage).exclusive:  # alone, so that nothing disturbs the measurement
             self.prepare()
+        self._connect()
         cpus, gpus = self._share(stage)
         task = self._task.options(name=stage, num_cpus=cpus, num_gpus=gpus)
         arguments = (job, self._head, self._archive, self._seconds(stage), self._register)
@@ -163,13 +190,26 @@ class RayWorkers:
     def begun(self) -> list[str]:
         """Return the stages that have begun since the last call."""
         here, self._begun_here = self._begun_here, []
-        if self._ray is None:
-            return here
+        if self._register is None:
+            return here + self._fitting_now()
         try:
             there: list[str] = self._ray.get(self._register.take.remote(), timeout=REGISTER_SECONDS)
         except (self._ray.exceptions.RayError, TimeoutError):
             return here  # its machine is gone or busy; Ray starts it elsewhere, and meanwhile only ends are known
         return here + there
+
+    def _fitting_now(self) -> list[str]:
+        """Return the stages that Ray has begun since the last call, on one machine: those for which it has room."""
+        running = list(self._running.values())
+        self._begun &= set(running)
+        new = []
+        for stage in running:
+            taken = [self._share(one) for one in self._begun]
+            free = [total - sum(one[i] for one in taken) for i, total in enumerate(self._totals())]
+            if stage not in self._begun and all(map(ge, free, self._share(stage))):
+                self._begun.add(stage)
+                new.append(stage)
+        return new
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Return what has ended, after at most so many seconds."""
@@ -192,23 +232,22 @@ class RayWorkers:
 
     def close(self) -> None:
         """Leave no process and no workspace behind, whatever runs."""
-        if self._imports and self._imports.stdin:
-            self._imports.stdin.close()  # at which it ends
         if self._agent:
             self._agent.end()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        if self._ray is not None:
-            for reference in self._running:
-                self._ray.cancel(reference, force=True)
-            self._ray.shutdown()
-        if self._imports:
-            with suppress(subprocess.TimeoutExpired):
-                self._imports.wait(CLOSING_SECONDS)
-            self._imports.kill()
+        for holder in self._imports.values():
+            assert holder.stdin
+            holder.stdin.close()  # at which it ends
+        self.dismiss()
+        self._background.shutdown()
         folder, give_up = Path(self._head.folder), time.monotonic() + CLOSING_SECONDS
         while any(path.is_dir() for path in folder.iterdir()) and time.monotonic() < give_up:
             time.sleep(0.1)  # agents whose worker is gone end their stage and remove their workspace
-        shutil.rmtree(folder, ignore_errors=True)
+        for holder in self._imports.values():
+            with suppress(subprocess.TimeoutExpired):
+                holder.wait(CLOSING_SECONDS)
+            holder.kill()
+        shutil.rmtree(self._head.folder, ignore_errors=True)
 
     def _pack(self) -> bytes:
         if self._packed is None:
@@ -216,8 +255,15 @@ class RayWorkers:
         return self._packed
 
     def _connect(self) -> None:
-        if self._ray is not None:
-            return
+        """Wait until Ray is there; raises ConnectionError if it cannot be."""
+        if not self._address:
+            self._started().result()
+        elif self._ray is None:
+            self._start()  # in this thread, where ctrl-C ends it
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would leave its processes behind
+
+    def _start(self) -> None:
+        """Start Ray or join it."""
         import ray
 
         untyped: Any = ray
@@ -228,15 +274,14 @@ class RayWorkers:
         except Exception as error:  # Ray raises what it likes, even plain Exceptions
             raise ConnectionError(f"Ray: {' '.join(str(error).split())}") from error
         untyped.cloudpickle.register_pickle_by_value(workspace)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would leave its processes behind
-        self._ray = ray
         self._task = ray.remote(max_retries=0)(workspace.run)
-        self._register = untyped.remote(num_cpus=0, max_restarts=-1)(workspace.Register).remote()
+        if self._address:
+            self._register = untyped.remote(num_cpus=0, max_restarts=-1)(workspace.Register).remote()
         self._archive = ray.put(self._pack())
-        self._packed = b""  # Ray has it now
         nodes = [node["Resources"] for node in untyped.nodes() if node["Alive"]]
         self._machines = [(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes]
         self._slots = max(1, int(self._fitting(*self._totals())))
+        self._ray = ray  # last, since others look whether it is there
 
     def _ended(self, reference: Any) -> Outcome:
         stage = self._running.pop(reference)

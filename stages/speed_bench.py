@@ -1,5 +1,6 @@
 """Stage `speed-bench`: size, load time, latency, throughput and memory, every model in fresh processes by turns."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def bench_variants(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
     from stages.measurement.variants import VARIANTS
 
     settings, facts, vocabulary = params.speed_bench, {}, {}
-    with ThreadPoolExecutor(params.hardware.threads) as pool:  # compressing runs outside Python's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # compressing runs outside Python's lock, and nothing beside it
         files = dict(zip(VARIANTS, pool.map(file_facts, VARIANTS), strict=True))
     for variant in VARIANTS:
         found = checkpoint_facts(variant.checkpoint if variant.runtime == "onnx" else variant.path)

@@ -23,8 +23,8 @@ def main() -> None:
     from stages.distillation.pretraining import pretrain
     from stages.distillation.teachers import resolve, save_teacher
 
-    configure(params.hardware)
     settings, text = params.teacher, sources_of_data(CORPUS)
+    configure(params.hardware, settings.threads)
     start = resolve(settings, CORPUS / "train.parquet", params.seed)
     train, dev = (
         load_blocks(CORPUS / f"{split}.parquet", start.tokenizer, settings.block_length) for split in ("train", "dev")

@@ -114,7 +114,7 @@ class StandIn(RayWorkers):
             return Job(stage, "", str(tmp_path / stage))
 
         head = Head("", str(tmp_path), str(tmp_path), "", None, None, None)
-        super().__init__(head, job, resources, None, 2, StageResources(cpus=1))
+        super().__init__(head, job, resources, lambda stage, alone: None, None, 2, "cell")
         self._ray, self._slots, self._machines = object(), 2, [(2.0, 0.0)]
 
     def _hand_on(self, stage: str, here: bool) -> None:
@@ -138,14 +138,15 @@ class StandIn(RayWorkers):
         ("prune", 3, 4),
         ("glue-eval@bert-RTE-42", 2, 4),
         ("squad-eval@bert-SQuAD-1", 2, 4),
-        ("teacher", 4, 4),
+        ("teacher", 5, 4),
+        ("quality-eval", 4, 4),
     ],
 )
 def test_a_stage_counts_for_as_many_cpus_as_it_has_threads(stage: str, own: int, shared: int) -> None:
     values = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
     values["hardware"]["threads"] = 4
     assert threads(stage, validate(values)) == shared
-    values["distill"]["threads"], values["finetune"]["threads"] = 3, 2
+    values["teacher"]["threads"], values["distill"]["threads"], values["finetune"]["threads"] = 5, 3, 2
     assert threads(stage, validate(values)) == own
 
 
@@ -177,6 +178,21 @@ def test_nothing_joins_a_measurement_that_waits_in_ray(tmp_path: Path) -> None:
     workers.submit("measure", False)
     assert workers.room(["measure"]) == 0
     assert workers.room([]) == 0  # it runs
+
+
+def test_on_one_machine_a_stage_has_begun_when_there_is_room_for_it(tmp_path: Path) -> None:
+    workers = StandIn(tmp_path)
+    for cell in ("a", "b", "c"):
+        workers.submit(cell, False)
+    assert workers.begun() == ["a", "b"]
+    assert workers.begun() == []
+    workers.finish("a")
+    assert workers.begun() == ["c"]
+    workers.submit("measure", False)
+    workers.finish("b")
+    assert workers.begun() == []  # it takes all CPUs
+    workers.finish("c")
+    assert workers.begun() == ["measure"]
 
 
 def test_none_waits_in_ray_on_one_machine_so_that_the_most_urgent_is_next(tmp_path: Path) -> None:

@@ -65,12 +65,17 @@ class FakeWorkers:
     started: list[str] = field(default_factory=list)
     local: bool = False  # whether a stage that holds up all others may stay here
     prepared: list[str] = field(default_factory=list)  # what ran then
+    dismissed: int | None = None  # stages that were submitted before
 
     def may_stay(self, stage: str) -> bool:
         return self.local
 
     def prepare(self) -> None:
         self.prepared += [stage for _, stage in self.running]
+
+    def dismiss(self) -> None:
+        assert not self.running
+        self.dismissed = len(self.submitted)
 
     def room(self, handed_on: Sequence[str]) -> int:
         assert len(handed_on) <= self.slots
@@ -200,6 +205,12 @@ def test_what_is_lost_here_goes_to_a_worker() -> None:
     assert workers.submitted == [("a", True), ("a", False), ("b", True)]
 
 
+def test_what_is_lost_here_and_can_run_nowhere_else_runs_here_again() -> None:
+    states, workers = run(FakePipeline({"a": frozenset()}, here=frozenset({"a"})), ends={"a": [End.LOST, End.DONE]})
+    assert states == {"a": State.DONE}
+    assert workers.submitted == [("a", True), ("a", True)]
+
+
 def test_no_worker_is_prepared_for_what_stays_here_anyway() -> None:
     graph = {"a": frozenset[str](), "report": frozenset({"a"})}
     _, workers = run(FakePipeline(graph, here=frozenset({"report"})), local=True)
@@ -238,6 +249,34 @@ def test_what_nothing_runs_beside_goes_when_no_other_can() -> None:
     workers = FakeWorkers(clock, 1)
     schedule(FakePipeline(graph), workers, clock=lambda: clock.now, exclusive={"measure"})
     assert [stage for stage, _ in workers.submitted] == ["cell0", "cell1", "measure", "report"]
+
+
+def test_on_one_machine_it_waits_until_nothing_runs_and_has_no_workers_beside_it() -> None:
+    class Watching(FakeWorkers):
+        def submit(self, stage: str, here: bool) -> None:
+            assert not self.running or "measure" not in (stage, self.running[0][1])
+            super().submit(stage, here)
+
+    graph = {
+        "cell": frozenset[str](),
+        "long": frozenset[str](),
+        "measure": frozenset({"cell"}),
+        "urgent": frozenset({"long"}),
+        "report": frozenset({"measure", "urgent"}),
+    }
+    clock = Clock()
+    workers = Watching(clock, 2, lengths={"long": 9.0}, local=True)
+    pipeline = FakePipeline(graph, here=frozenset({"report"}))
+    schedule(pipeline, workers, clock=lambda: clock.now, exclusive={"measure"})
+    assert workers.submitted == [
+        ("cell", False),
+        ("long", False),
+        ("urgent", False),  # which became ready while the measurement waited
+        ("measure", True),
+        ("report", True),
+    ]
+    assert workers.prepared == []
+    assert workers.dismissed == workers.submitted.index(("report", True))
 
 
 def test_what_nothing_runs_beside_does_not_wait_together_with_others() -> None:

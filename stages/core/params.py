@@ -156,6 +156,7 @@ class Teacher(Section):
     max_grad_norm: Positive
     mlm_probability: float = Field(gt=0.0, lt=1.0)
     dropout: Fraction | None = Field(description="while pre-training; null keeps the checkpoint's own")
+    threads: int | None = Field(ge=1, le=1024, description="CPU threads; null is hardware.threads")
 
     @model_validator(mode="after")
     def _head_within(self) -> Self:

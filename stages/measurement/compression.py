@@ -27,7 +27,7 @@ def measure(variant: Variant, vocabulary: int, settings: SpeedBench) -> Round:
     if variant.runtime == "torch":
         return processes.measure(specification, variant.name)
     figures = processes.measure({**specification, "arena": True}, variant.name)
-    lean = processes.measure({**specification, "arena": False, "repeats": 1, "batches": 0}, variant.name)
+    lean = processes.measure({**specification, "arena": False, "warmup": 0, "repeats": 1, "batches": 0}, variant.name)
     return {**figures, "peak_memory_mb": lean["peak_memory_mb"]}
 
 

@@ -47,7 +47,11 @@ class Making:
         """Read it from the parameters."""
         random = params.teacher.init == "config" and not params.teacher.pretrain_steps and not params.epochs
         threads = params.hardware.threads
-        others = {"distillation": params.distill.threads, "an evaluation": params.finetune.threads}
+        others = {
+            "the teacher": params.teacher.threads,
+            "distillation": params.distill.threads,
+            "an evaluation": params.finetune.threads,
+        }
         own = "".join(f", of {what} {count}" for what, count in others.items() if count not in (None, threads))
         training = f"precision {params.hardware.precision}; threads: {threads}{own}"
         return cls(params.download.source, params.distill.kl_tokens, random, training)
