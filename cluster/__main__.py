@@ -81,11 +81,12 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int | None, address:
 
             given = os.environ.get(waiting.SPINS)
             if not address:
-                waiting.choose()  # for stages alone; other runs on this machine see it
+                waiting.choose()  # once for all; other runs on this machine see that this one polls
+            chosen = os.environ.get(waiting.SPINS)
 
             def spins(stage: str, alone: bool) -> str | None:
-                single = not address and threads(stage, params) == 1  # does not wait, so it shares the imports of all
-                return os.environ.get(waiting.SPINS) if alone or single else given or waiting.ASLEEP
+                single = not address and threads(stage, params) == 1
+                return how_to_wait(given, chosen, alone or single)
 
             usual = EVALUATIONS[0]
             cpus = ceil(jobs * (resources(usual).cpus or 1)) if jobs else os.cpu_count() or 1
@@ -137,6 +138,15 @@ def threads(stage: str, params: Params) -> int:
     sections = dict.fromkeys(EVALUATIONS, params.finetune) | dict.fromkeys(DISTILLATIONS, params.distill)
     own = (sections | {"teacher": params.teacher}).get(name)
     return (own and own.threads) or params.hardware.threads
+
+
+def how_to_wait(given: str | None, chosen: str | None, alone: bool) -> str | None:
+    """Return what a stage's GOMP_SPINCOUNT is to be (`stages.core.waiting`), None for it to choose.
+
+    Beside others threads sleep, unless the user has `given` another value. `alone` is what has nothing beside it, and
+    what has a single thread: it waits for none, and so shares the libraries imported for what was `chosen`.
+    """
+    return chosen if alone else given or waiting.ASLEEP
 
 
 def describe(repo: Repo) -> Head:

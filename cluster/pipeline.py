@@ -21,8 +21,6 @@ from dvc.stage.serialize import to_pipeline_file, to_single_stage_lockfile
 from cluster import runs
 from cluster.scheduler import CannotRun, State
 
-WRITE_SECONDS = 60.0  # DVC takes seconds to write all of a long dvc.lock, and the run cache knows until then
-
 
 class NotCached(Exception):  # noqa: N818 - not an error, but DVC's answer
     """DVC would execute the stage: nothing it knows of was made of the same inputs."""
@@ -105,8 +103,6 @@ class DvcPipeline:
                 missing[name] = "its results are not in the run cache: did its inputs change while it ran?"
             except DvcException as error:
                 missing[name] = f"its results could not be taken: {' '.join(str(error).split())}"
-        if time.monotonic() - self._written > WRITE_SECONDS:
-            self.write()
         return missing
 
     def _note(self, stage: str) -> None:
@@ -116,8 +112,13 @@ class DvcPipeline:
         self._repo._reset()
         (self._stages[stage],) = self._repo.stage.collect(stage)
 
-    def write(self) -> None:
-        """Write down in `dvc.lock` what was taken, all of it or nothing; a run that is killed before takes it again."""
+    def write(self, after: float = 0.0) -> None:
+        """Write down in `dvc.lock` what was taken, all of it or nothing; a run that is killed before takes it again.
+
+        Nothing is written where the last time was less than `after` seconds ago.
+        """
+        if time.monotonic() - self._written < after:
+            return
         if self._taken:
             with self._repo.lock:
                 lock, partial = Path(self._repo.root_dir, LOCK_FILE), Path(self._repo.tmp_dir, f"{LOCK_FILE}.part")

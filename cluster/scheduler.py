@@ -9,6 +9,7 @@ from typing import Protocol
 
 ATTEMPTS = 3  # of a stage whose worker was lost, the last one on this machine's own workspace
 POLL_SECONDS = 1.0  # after which the display changes, if nothing ends before
+WRITE_SECONDS = 60.0  # DVC takes seconds to write all of a long dvc.lock, and its run cache knows until then
 
 
 class CannotRun(Exception):  # noqa: N818 - of one stage, not of the run
@@ -67,8 +68,8 @@ class Pipeline(Protocol):
     def stays_here(self, stage: str) -> bool:
         """Whether only this machine's workspace can run it."""
 
-    def write(self) -> None:
-        """Write down what was taken, for whoever reads the workspace next."""
+    def write(self, after: float = 0.0) -> None:
+        """Write down what was taken, for whoever reads the workspace next, if the last time was so many seconds ago."""
 
 
 class Workers(Protocol):
@@ -224,18 +225,14 @@ def _schedule(
         _hand_on(board, pipeline, workers, watch, clock)
         if not board.busy:
             return
-        _note_begun(workers, board, clock)
         outcomes = workers.wait(POLL_SECONDS)
-        _note_begun(workers, board, clock)
+        for stage in workers.begun():
+            board.begin(stage, clock())
         if all(outcome.end is End.DONE for outcome in outcomes):  # taking results takes tenths of a second
             _hand_on(board, pipeline, workers, watch, clock, frozenset(outcome.stage for outcome in outcomes))
         _collect(outcomes, pipeline, workers, board, clock)
+        pipeline.write(WRITE_SECONDS)
         watch(board)
-
-
-def _note_begun(workers: Workers, board: Board, clock: Callable[[], float]) -> None:
-    for stage in workers.begun():
-        board.begin(stage, clock())
 
 
 def _hand_on(
@@ -293,4 +290,5 @@ def _collect(
         else:
             board.stages[stage].message = message
             last = board.stages[stage].attempts == ATTEMPTS - 1
-            _submit(stage, last or outcome.end is End.UNFIT, board, pipeline, workers)
+            alone = stage in board.exclusive and workers.may_stay(stage)
+            _submit(stage, alone or last or outcome.end is End.UNFIT, board, pipeline, workers)

@@ -25,6 +25,7 @@ from stages.core.params import StageResources
 
 CLOSING_SECONDS = 15.0
 REGISTER_SECONDS = 5.0
+ROUNDING = 1e-6  # of sums of fractions
 DEBUGGER = "PYTHONBREAKPOINT"
 
 
@@ -61,6 +62,7 @@ class RayWorkers:
         self._here: dict[Future[Outcome], str] = {}
         self._pool, self._background = ThreadPoolExecutor(1), ThreadPoolExecutor(1)  # stages here; Ray's start and end
         self._starting: Future[None] | None = None
+        self._leaving: Future[None] | None = None
         self._imports: dict[str | None, subprocess.Popen[bytes]] = {}  # hold the libraries, for each way to wait
         self._debugger = os.environ.get(DEBUGGER)  # now, since Ray names its own, here too
         self._agent: Agent | None = None
@@ -119,7 +121,7 @@ class RayWorkers:
         """Begin to start Ray on this machine, and to import the libraries that its stages share."""
         if self._address or self._starting is not None:
             return
-        for alone in (True, False):
+        for alone in (True, False) if self._here else (False,):
             variables = self._variables(self._usual_stage, alone)
             if variables[waiting.SPINS] not in self._imports:
                 environment = {name: value for name, value in (os.environ | variables).items() if value is not None}
@@ -145,13 +147,19 @@ class RayWorkers:
     def dismiss(self) -> None:
         """Begin to leave Ray, which ends where it was started for this run."""
         if self._starting is not None:
-            with suppress(Exception):  # it is raised where Ray is needed
+            with suppress(Exception):  # which `wait` tells
                 self._starting.result()
         if self._ray is not None:
             for reference in self._running:
                 self._ray.cancel(reference, force=True)
-            self._background.submit(self._ray.shutdown)
+            self._leaving = self._background.submit(self._leave, self._ray)
         self._ray = self._starting = None
+
+    def _leave(self, ray: Any) -> None:
+        ray.shutdown()
+        folder, give_up = Path(self._head.folder), time.monotonic() + CLOSING_SECONDS
+        while any(path.is_dir() for path in folder.iterdir()) and time.monotonic() < give_up:
+            time.sleep(0.1)  # agents whose worker is gone end their stage and remove their workspace
 
     def submit(self, stage: str, here: bool) -> None:
         """Hand a stage on; it is held back while an exclusive one and another would run beside each other.
@@ -199,20 +207,25 @@ class RayWorkers:
         return here + there
 
     def _fitting_now(self) -> list[str]:
-        """Return the stages that Ray has begun since the last call, on one machine: those for which it has room."""
+        """Return the stages that Ray has begun since the last call, on one machine: those for which it has room.
+
+        Fractions of GPUs are counted as if a stage could have them of several.
+        """
         running = list(self._running.values())
         self._begun &= set(running)
         new = []
         for stage in running:
             taken = [self._share(one) for one in self._begun]
             free = [total - sum(one[i] for one in taken) for i, total in enumerate(self._totals())]
-            if stage not in self._begun and all(map(ge, free, self._share(stage))):
+            if stage not in self._begun and all(map(ge, free, (need - ROUNDING for need in self._share(stage)))):
                 self._begun.add(stage)
                 new.append(stage)
         return new
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Return what has ended, after at most so many seconds."""
+        """Return what has ended, after at most so many seconds; raises ConnectionError if Ray could not be started."""
+        if self._starting is not None and self._starting.done():
+            self._connect()
         if self._running:
             self._ray.wait(list(self._running), timeout=seconds)
         elif self._here:
@@ -240,9 +253,6 @@ class RayWorkers:
             holder.stdin.close()  # at which it ends
         self.dismiss()
         self._background.shutdown()
-        folder, give_up = Path(self._head.folder), time.monotonic() + CLOSING_SECONDS
-        while any(path.is_dir() for path in folder.iterdir()) and time.monotonic() < give_up:
-            time.sleep(0.1)  # agents whose worker is gone end their stage and remove their workspace
         for holder in self._imports.values():
             with suppress(subprocess.TimeoutExpired):
                 holder.wait(CLOSING_SECONDS)
@@ -299,6 +309,8 @@ class RayWorkers:
         return minutes and minutes * 60
 
     def _run_here(self, agent: Agent, job: dict[str, Any], seconds: float | None) -> Outcome:
+        if self._leaving is not None:
+            self._leaving.result()  # so that it disturbs no measurement
         self._begun_here.append(job["stage"])
         result = agent.run(job, seconds)
         return Outcome(job["stage"], End(result.end), result.message)

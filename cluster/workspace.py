@@ -50,7 +50,7 @@ def pack(root: Path) -> bytes:
 
 
 class Register:
-    """Where workers say which stages they have begun, which Ray does not tell; one actor a run."""
+    """Where a cluster's workers say which stages they have begun, which Ray does not tell; one actor a run."""
 
     def __init__(self) -> None:
         """Begin with none."""

@@ -13,7 +13,7 @@ from dvc.stage.serialize import to_pipeline_file, to_single_stage_lockfile
 from rich.console import Console
 from ruamel.yaml import YAML
 
-from cluster.__main__ import threads
+from cluster.__main__ import how_to_wait, threads
 from cluster.agent import Job
 from cluster.display import Display
 from cluster.pipeline import DvcPipeline
@@ -21,6 +21,7 @@ from cluster.scheduler import Board, State
 from cluster.workers import RayWorkers
 from cluster.workspace import Head
 from stages.core.params import StageResources, validate
+from stages.core.waiting import ASLEEP, POLLING
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -148,6 +149,26 @@ def test_a_stage_counts_for_as_many_cpus_as_it_has_threads(stage: str, own: int,
     assert threads(stage, validate(values)) == shared
     values["teacher"]["threads"], values["distill"]["threads"], values["finetune"]["threads"] = 5, 3, 2
     assert threads(stage, validate(values)) == own
+
+
+def test_stages_beside_others_sleep_unless_the_user_says_otherwise() -> None:
+    assert how_to_wait(None, POLLING, alone=False) == ASLEEP
+    assert how_to_wait(None, POLLING, alone=True) == POLLING
+    assert how_to_wait(None, None, alone=True) is None  # on a cluster, where the stage looks at its own machine
+    assert {how_to_wait("7", "7", alone) for alone in (True, False)} == {"7"}
+
+
+def test_that_ray_cannot_be_started_is_told_while_the_first_stage_runs(tmp_path: Path) -> None:
+    class Failing(StandIn):
+        def _start(self) -> None:
+            raise ConnectionError("Ray: no shared memory")
+
+    workers = Failing(tmp_path)
+    workers._ray = None
+    workers._started().exception()
+    with pytest.raises(ConnectionError, match="no shared memory"):
+        workers.wait(0.0)
+    workers.close()
 
 
 @pytest.mark.parametrize("cell_here", [True, False])

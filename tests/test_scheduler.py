@@ -47,8 +47,9 @@ class FakePipeline:
     def stays_here(self, stage: str) -> bool:
         return stage in self.here
 
-    def write(self) -> None:
-        self.written = set(self.there)
+    def write(self, after: float = 0.0) -> None:
+        if not after:
+            self.written = set(self.there)
 
 
 @dataclass
@@ -65,7 +66,7 @@ class FakeWorkers:
     started: list[str] = field(default_factory=list)
     local: bool = False  # whether a stage that holds up all others may stay here
     prepared: list[str] = field(default_factory=list)  # what ran then
-    dismissed: int | None = None  # stages that were submitted before
+    dismissed: list[int] = field(default_factory=list)  # stages that were submitted before
 
     def may_stay(self, stage: str) -> bool:
         return self.local
@@ -75,7 +76,7 @@ class FakeWorkers:
 
     def dismiss(self) -> None:
         assert not self.running
-        self.dismissed = len(self.submitted)
+        self.dismissed.append(len(self.submitted))
 
     def room(self, handed_on: Sequence[str]) -> int:
         assert len(handed_on) <= self.slots
@@ -211,6 +212,13 @@ def test_what_is_lost_here_and_can_run_nowhere_else_runs_here_again() -> None:
     assert workers.submitted == [("a", True), ("a", True)]
 
 
+def test_a_lost_measurement_is_repeated_where_nothing_runs_beside_it() -> None:
+    clock = Clock()
+    workers = FakeWorkers(clock, 1, ends={"measure": [End.LOST, End.DONE]}, local=True)
+    schedule(FakePipeline({"measure": frozenset()}), workers, clock=lambda: clock.now, exclusive={"measure"})
+    assert workers.submitted == [("measure", True), ("measure", True)]
+
+
 def test_no_worker_is_prepared_for_what_stays_here_anyway() -> None:
     graph = {"a": frozenset[str](), "report": frozenset({"a"})}
     _, workers = run(FakePipeline(graph, here=frozenset({"report"})), local=True)
@@ -276,7 +284,7 @@ def test_on_one_machine_it_waits_until_nothing_runs_and_has_no_workers_beside_it
         ("report", True),
     ]
     assert workers.prepared == []
-    assert workers.dismissed == workers.submitted.index(("report", True))
+    assert workers.dismissed == [3, 4]  # before the measurement, and again, which does nothing
 
 
 def test_what_nothing_runs_beside_does_not_wait_together_with_others() -> None:
