@@ -135,9 +135,12 @@ def write_seconds(board: Board) -> None:
 def threads(stage: str, params: Params) -> int:
     """Return how many threads a stage computes with, after which its CPUs are counted where `resources` has none."""
     name = stage.partition("@")[0]
-    sections = dict.fromkeys(EVALUATIONS, params.finetune) | dict.fromkeys(DISTILLATIONS, params.distill)
-    own = (sections | {"teacher": params.teacher}).get(name)
-    return (own and own.threads) or params.hardware.threads
+    own = {
+        "teacher": params.teacher.threads,
+        **dict.fromkeys(DISTILLATIONS, params.distill.threads),
+        **dict.fromkeys(EVALUATIONS, params.finetune.threads),
+    }
+    return own.get(name) or params.hardware.threads
 
 
 def how_to_wait(given: str | None, chosen: str | None, alone: bool) -> str | None:

@@ -245,8 +245,8 @@ def _hand_on(
 ) -> None:
     """Hand on what is ready, the most urgent first, until there is no more room; the results of `ended` come later."""
     while workers.room(board.named(State.HANDED_ON)) > 0 and (stage := board.next(ended)):
-        here = workers.may_stay(stage)
-        if here and board.busy and stage in board.exclusive:
+        may_stay = workers.may_stay(stage)
+        if may_stay and board.busy and stage in board.exclusive:
             return  # it would have to wait, and something more urgent may become ready before
         try:
             settled = pipeline.settle(stage)
@@ -256,14 +256,15 @@ def _hand_on(
             if settled:
                 board.end(stage, settled, clock())
             else:
-                alone = here and board.runs_alone(stage)
-                others = any(not pipeline.stays_here(other) for other in board.named(State.WAITING) if other != stage)
-                if alone and not others:
+                alone = may_stay and board.runs_alone(stage)
+                others = (other for other in board.named(State.WAITING) if other != stage)
+                go_on = alone and not all(map(pipeline.stays_here, others))  # elsewhere, after it
+                if alone and not go_on:
                     workers.dismiss()
                 _submit(stage, alone, board, pipeline, workers)
                 if alone:
                     board.begin(stage, clock())
-                if alone and others and stage not in board.exclusive:
+                if go_on and stage not in board.exclusive:
                     workers.prepare()
         watch(board)
 

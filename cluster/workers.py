@@ -91,8 +91,13 @@ class RayWorkers:
 
     def _places(self, begun: Sequence[tuple[float, float]]) -> int:
         """Return how many usual stages fit beside those that have begun; at least 1 if a CPU is free."""
-        cpus, gpus = (total - sum(one[i] for one in begun) for i, total in enumerate(self._totals()))
+        cpus, gpus = self._free(begun)
         return max(ceil(self._fitting(cpus, gpus)), int(cpus > 0))
+
+    def _free(self, begun: Sequence[tuple[float, float]]) -> tuple[float, float]:
+        """Return the CPUs and GPUs that those that have begun leave."""
+        cpus, gpus = (total - sum(one[i] for one in begun) for i, total in enumerate(self._totals()))
+        return cpus, gpus
 
     def _totals(self) -> tuple[float, float]:
         """Return the CPUs and GPUs of all machines."""
@@ -215,8 +220,7 @@ class RayWorkers:
         self._begun &= set(running)
         new = []
         for stage in running:
-            taken = [self._share(one) for one in self._begun]
-            free = [total - sum(one[i] for one in taken) for i, total in enumerate(self._totals())]
+            free = self._free([self._share(one) for one in self._begun])
             if stage not in self._begun and all(map(ge, free, (need - ROUNDING for need in self._share(stage)))):
                 self._begun.add(stage)
                 new.append(stage)
