@@ -25,6 +25,8 @@ from stages.core.params import StageResources
 
 CLOSING_SECONDS = 15.0
 REGISTER_SECONDS = 5.0
+JOINS = 3  # tries to join a cluster whose head does not get its part of the connection started
+JOIN_SECONDS = 2.0  # between them
 ROUNDING = 1e-6  # of sums of fractions
 DEBUGGER = "PYTHONBREAKPOINT"
 
@@ -283,10 +285,15 @@ class RayWorkers:
         untyped: Any = ray
         alone = {"address": "local", "num_cpus": self._cpus, "include_dashboard": False}
         how = {"address": self._address} if self._address else alone
-        try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **how)
-        except Exception as error:  # Ray raises what it likes, even plain Exceptions
-            raise ConnectionError(f"Ray: {' '.join(str(error).split())}") from error
+        for left in reversed(range(JOINS)):
+            try:
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **how)
+                break
+            except Exception as error:  # Ray raises what it likes, even plain Exceptions
+                # For a `ray://` address the head starts a process, which a busy machine may be too slow for, or end.
+                if not isinstance(error, ConnectionAbortedError) or not left:
+                    raise ConnectionError(f"Ray: {' '.join(str(error).split())}") from error
+                time.sleep(JOIN_SECONDS)
         untyped.cloudpickle.register_pickle_by_value(workspace)
         self._task = ray.remote(max_retries=0)(workspace.run)
         if self._address:

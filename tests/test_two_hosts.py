@@ -9,8 +9,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from quick import CELLS, QuickProject, is_like
 from remote_servers import OpenSsh
@@ -97,9 +99,25 @@ class Hosts:
     def repro(self, check: bool = True, **address: str) -> str:
         with self.begin(**address) as run:
             shown, _ = run.communicate(timeout=300)
-        assert (run.returncode == 0) == check, shown
+        assert (run.returncode == 0) == check, shown + self.logs()
         assert "Traceback" not in shown, shown
         return shown
+
+    def logs(self) -> str:
+        """Return what Ray's servers of clients wrote, which go with the folder."""
+        found = sorted(self.folder.glob("*/session_2*/logs/ray_client_server*.err"))  # not what `session_latest` links
+        return "".join(f"\n{path.name}:\n{path.read_text()[-4000:]}" for path in found)
+
+    def client_server(self) -> psutil.Process:
+        """Wait for the process that Ray starts on the head for a connection, and return it."""
+        end = time.monotonic() + 90
+        while time.monotonic() < end:
+            for process in psutil.Process(self.processes[0].pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if "--mode=specific-server" in process.cmdline():
+                        return process
+            time.sleep(0.05)
+        raise AssertionError("Ray started no process for the connection" + self.logs())
 
     def end(self) -> None:
         for process in reversed(self.processes):
@@ -162,6 +180,15 @@ def test_the_head_of_the_pipeline_need_not_be_a_machine_of_the_cluster(hosts: Ho
     with hosts.store.running():
         hosts.repro(address=f"ray://{HEAD}:10001")
     is_like(hosts.project, serial)
+    assert on_the_worker(hosts) == ["0", "1", "2", "3", "download"]
+
+
+def test_a_cluster_is_joined_although_its_head_could_not_serve_at_once(hosts: Hosts) -> None:
+    hosts.start()
+    with hosts.store.running(), hosts.begin(address=f"ray://{HEAD}:10001") as run:
+        hosts.client_server().kill()
+        shown, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, shown + hosts.logs()
     assert on_the_worker(hosts) == ["0", "1", "2", "3", "download"]
 
 
