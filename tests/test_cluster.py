@@ -158,6 +158,22 @@ def test_an_interrupted_run_leaves_nothing_and_is_carried_on(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("seconds", [1.0, 3.0])
+def test_a_run_can_be_interrupted_while_ray_starts(project: Project, serial: Project, seconds: float) -> None:
+    project.tell("download", ONCE)  # beside which Ray starts
+    run = project.start()
+    project.pid("download")
+    time.sleep(seconds)
+    os.killpg(run.pid, signal.SIGINT)
+    shown, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, shown
+    assert "Traceback" not in shown
+    nothing_is_left(project)
+    project.repro()
+    is_like(project, serial)
+
+
+@pytest.mark.long
 def test_a_stage_past_its_limit_is_ended(project: Project, serial: Project) -> None:
     path = project.folder / "params.yaml"
     path.write_text(path.read_text().replace("\n  speed-bench:", "\n  glue-eval: {minutes: 0.1}\n  speed-bench:"))
