@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
-from statistics import median
+from statistics import fmean
 from typing import Protocol
 
 ATTEMPTS = 3  # of a stage whose worker was lost, the last one on this machine's own workspace
@@ -116,20 +116,37 @@ class Board:
     seconds: Mapping[str, float] = field(default_factory=dict)  # that stages took before, where that is known
     exclusive: Container[str] = frozenset()  # beside which nothing runs
     stages: dict[str, Progress] = field(init=False)
+    _known: dict[str, float] = field(init=False)  # the same, with what they took in this run
     _below: dict[str, float] = field(init=False)  # seconds of the longest way from each on, itself included
     _depth: dict[str, int] = field(init=False)  # stages of the longest way to each
 
     def __post_init__(self) -> None:
         self.stages = {stage: Progress() for stage in self.upstream}
-        usual = median(self.seconds.values()) if self.seconds else 1.0
-        own = {stage: self.seconds.get(stage, usual) for stage in self.upstream}
+        self._known = dict(self.seconds)
+        self._weigh()
+        self._depth = {}
+        for stage, needs in self.upstream.items():
+            self._depth[stage] = 1 + max((self._depth[needed] for needed in needs), default=0)
+
+    def _weigh(self) -> None:
+        """Work out how long the way from each stage on is expected to take."""
+        own = self._expected()
         self._below = dict(own)
         for stage in reversed(list(self.upstream)):
             for needed in self.upstream[stage]:
                 self._below[needed] = max(self._below[needed], own[needed] + self._below[stage])
-        self._depth = {}
-        for stage, needs in self.upstream.items():
-            self._depth[stage] = 1 + max((self._depth[needed] for needed in needs), default=0)
+
+    def _expected(self) -> dict[str, float]:
+        """Return seconds of each stage: what it took last, or what its like took on average, such as other evaluations.
+
+        Where nothing of its kind is known it counts as longer than all, so that one of each kind runs early and tells.
+        """
+        kinds: dict[str, list[float]] = {}
+        for stage, seconds in self._known.items():
+            kinds.setdefault(_kind(stage), []).append(seconds)
+        unknown = 2 * max(self._known.values(), default=1.0)
+        likely = {kind: fmean(found) for kind, found in kinds.items()}
+        return {stage: self._known.get(stage, likely.get(_kind(stage), unknown)) for stage in self.upstream}
 
     def next(self, ended: Set[str] = frozenset()) -> str | None:
         """Return the most urgent stage that waits for nothing more: of those with the longest way to go the deepest.
@@ -169,6 +186,9 @@ class Board:
         progress = self.stages[stage]
         progress.state, progress.message = state, message
         progress.seconds = None if progress.started is None else now - progress.started
+        if state is State.DONE and progress.seconds is not None:
+            self._known[stage] = progress.seconds
+            self._weigh()
         if state is State.FAILED:
             for dependent in self._dependents(stage):
                 self.stages[dependent].state = State.SKIPPED
@@ -197,6 +217,10 @@ class Board:
         return [stage for stage, progress in self.stages.items() if progress.state is state]
 
 
+def _kind(stage: str) -> str:
+    return stage.partition("@")[0]
+
+
 def schedule(
     pipeline: Pipeline,
     workers: Workers,
@@ -207,8 +231,9 @@ def schedule(
 ) -> Board:
     """Bring every stage up to date, as many at once as there is room for; a failure stops only what depends on it.
 
-    What most of the remaining time waits for goes first, as far as `seconds` tells what stages took before; `exclusive`
-    stages, beside which nothing runs, go when no other can. One that all others wait for may run in this workspace.
+    What most of the remaining time waits for goes first, as far as that is known: `seconds` tells what stages took
+    before, and this run what their like take. `exclusive` stages, beside which nothing runs, go when no other can. One
+    that all others wait for may run in this workspace.
     """
     board = Board(pipeline.upstream, seconds or {}, exclusive)
     try:

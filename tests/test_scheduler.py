@@ -347,7 +347,21 @@ def test_what_took_longest_before_goes_before_its_like() -> None:
     clock = Clock()
     workers = FakeWorkers(clock, 1)
     schedule(FakePipeline(cells), workers, clock=lambda: clock.now, seconds={"cell2": 9.0, "cell3": 2.0, "cell0": 1.0})
-    assert [stage for stage, _ in workers.submitted] == ["cell2", "cell1", "cell3", "cell0"]  # unknown: the median
+    assert [stage for stage, _ in workers.submitted] == ["cell1", "cell2", "cell3", "cell0"]  # unknown: longer
+
+
+def test_one_of_each_kind_tells_how_long_its_like_take() -> None:
+    cells = {f"short@{number}": 1.0 for number in range(3)} | {f"long@{number}": 5.0 for number in range(3)}
+
+    class Polled(Placing):
+        def wait(self, seconds: float) -> list[Outcome]:
+            return [] if self.started else super().wait(seconds)  # so that a stage counts from when it begins
+
+    clock = Clock()
+    workers = Polled(clock, 1, cells)
+    schedule(FakePipeline({cell: frozenset[str]() for cell in cells}), workers, clock=lambda: clock.now)
+    order = [stage for stage, _ in workers.submitted]
+    assert order == ["short@0", "short@1", "long@0", "long@1", "long@2", "short@2"]  # each chosen before one ends
 
 
 def test_what_was_taken_is_written_down_at_the_end_and_before_a_stage_reads_the_workspace() -> None:
