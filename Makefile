@@ -85,7 +85,7 @@ profile: $(VENV)/.base  ## write params.yaml from a profile: NAME=tiny, or sever
 fetch: $(VENV)/.base  ## a checkpoint of the hub into models/: NAME=released REPO=owner/name REVISION=<commit>
 	python -m stages.sources.models --name "$(NAME)" --repository "$(REPO)" --revision "$(REVISION)"
 
-publish: $(VENV)/.base  ## upload models/distilbert, or MODEL=…, with its card: REPO=owner/name; UPLOAD=1 really sends it, PRIVATE=1 to a private one
+publish: $(VENV)/.base  ## upload models/distilbert, or MODEL=… (task_models/SST-2/pruned), with its card: REPO=owner/name; UPLOAD=1 really sends it, PRIVATE=1 to a private one
 	@python -m stages.reporting.publish --model "$(MODEL)" --repository "$(REPO)" $(if $(filter 1,$(UPLOAD)),--upload) $(if $(filter 1,$(PRIVATE)),--private)
 
 remote: $(VENV)/.base  ## where checkpoints are kept: URL=s3://bucket/folder, ssh://host/folder or a folder
@@ -118,5 +118,5 @@ android-bench: $(VENV)/.base $(BUNDLE)/bundle.json  ## measure on a phone (SERIA
 	@python -m stages.android_bench --bundle $(BUNDLE) $(if $(filter host,$(RUNTIME)),--host) $(if $(SERIAL),--serial $(SERIAL)) $(OPTIONS)
 
 clean:  ## remove what the pipeline made (not .venv, and not DVC's cache, from which `dvc checkout` brings it back)
-	rm -rf .cache data/corpus data/glue data/imdb data/squad data/eval/{glue,imdb,squad,seconds,speed} \
-		models/{bert,distilbert,pruned,quantized,combined,onnx} plots/{android-bench-collect,distill,prune,teacher} build/android
+	rm -rf .cache data/corpus data/glue data/imdb data/squad data/eval/{glue,imdb,onnx,seconds,size,speed,squad} \
+		models/{bert,distilbert,pruned,quantized,combined,onnx} task_models plots/{android-bench-collect,distill,prune,teacher} build/android

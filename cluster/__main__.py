@@ -139,6 +139,7 @@ def threads(stage: str, params: Params) -> int:
         "teacher": params.teacher.threads,
         **dict.fromkeys(DISTILLATIONS, params.distill.threads),
         **dict.fromkeys(EVALUATIONS, params.finetune.threads),
+        "onnx-eval": max(params.finetune.threads or 1, params.hardware.threads),  # for training, and for scoring
     }
     return own.get(name) or params.hardware.threads
 

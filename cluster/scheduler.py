@@ -116,7 +116,7 @@ class Board:
     seconds: Mapping[str, float] = field(default_factory=dict)  # that stages took before, where that is known
     exclusive: Container[str] = frozenset()  # beside which nothing runs
     stages: dict[str, Progress] = field(init=False)
-    _known: dict[str, float] = field(init=False)  # the same, with what they took in this run
+    _known: dict[str, float] = field(init=False)  # `seconds`, and what stages took in this run
     _below: dict[str, float] = field(init=False)  # seconds of the longest way from each on, itself included
     _depth: dict[str, int] = field(init=False)  # stages of the longest way to each
 

@@ -14,6 +14,7 @@ from stages.reporting.cautions import cautions
 from stages.reporting.cells import Results, load_results
 from stages.reporting.comparison import kept, terminal
 from stages.reporting.compressed import CORPUS, Making, Measurements, libraries_text, load_measurements, machine_text
+from stages.reporting.exported import task_rows
 from stages.reporting.folding import fold, ordered, plain
 from stages.reporting.paired import Pairs, compare, mean_share
 from stages.reporting.summary import (
@@ -49,7 +50,7 @@ def main() -> None:
     if show:
         print(terminal(results, standings))
         return
-    measurements = load_measurements(METRICS, DATA, results.models, Making.of(params))
+    measurements = load_measurements(METRICS, DATA, results.models, params.onnx_export.tasks, Making.of(params))
     write(results, standings, measurements)
     print(f"{METRICS}/ and {OUTPUT}/ written; {OUTPUT}/index.html tells it all, `dvc metrics show` prints the figures")
 
@@ -58,6 +59,7 @@ def write(results: Results, standings: Standings, measurements: Measurements) ->
     """Write the metrics of the cells, the tables as Markdown, the figures and the page."""
     pairs, android = compare(results, standings), devices.load_devices(METRICS)
     write_metrics(results)
+    write_rows(METRICS / "onnx_tasks", task_rows(measurements.onnx))
     introduction, warnings = tables.introduction(results), cautions(results, pairs, measurements)
     written = [
         tables.render(results, standings, pairs, read_json(METRICS / "distill.json"), measurements.notes[CORPUS]),

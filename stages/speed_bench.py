@@ -1,7 +1,5 @@
-"""Stage `speed-bench`: size, load time, latency, throughput and memory, every model in fresh processes by turns."""
+"""Stage `speed-bench`: load time, latency, throughput and memory, every model in fresh processes by turns."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +61,14 @@ def check(params: Params) -> tuple[list[list[str]], dict[str, int]]:
 
 def bench_variants(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure every variant of the student; returns the table's rows and all rounds, by name."""
+    from stages.core.artifacts import read_json
     from stages.measurement.compression import measure, row
-    from stages.measurement.facts import checkpoint_facts, file_facts, onnx_sparsity
+    from stages.measurement.facts import SIZES
     from stages.measurement.rounds import interleaved
     from stages.measurement.variants import VARIANTS
 
-    settings, facts, vocabulary = params.speed_bench, {}, {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # compressing runs outside Python's lock, and nothing beside it
-        files = dict(zip(VARIANTS, pool.map(file_facts, VARIANTS), strict=True))
-    for variant in VARIANTS:
-        found = checkpoint_facts(variant.checkpoint if variant.runtime == "onnx" else variant.path)
-        vocabulary[variant.name] = found.pop("vocabulary")
-        if variant.runtime == "onnx":
-            found["sparsity"] = round(onnx_sparsity(variant.path, vocabulary[variant.name]), 4)
-        facts[variant.name] = {**files[variant], **found}
+    settings, facts = params.speed_bench, read_json(SIZES)
+    vocabulary = {name: found.pop("vocabulary") for name, found in facts.items()}
     rounds = interleaved(
         VARIANTS,
         settings.rounds,

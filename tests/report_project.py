@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -108,6 +109,7 @@ def make_project(folder: Path) -> None:
             write_cell(folder, "imdb", model, "IMDb", seed)
             write_cell(folder, "squad", model, "SQuAD", seed)
     write_measurements(folder)
+    shutil.copytree(folder / "data/eval/onnx/SST-2", folder / "data/eval/onnx/SQuAD")
     (folder / "metrics/android").mkdir()
     for name in ONNX_MODELS:
         row = {"status": "not measured", "size_mb": 1.0}

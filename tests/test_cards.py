@@ -17,6 +17,7 @@ from stages.cards.checkpoints import onnx_card, pruned_card, quantized_card, stu
 from stages.cards.terms import LICENSES, TERMS, Lineage, Source, lineage_of_folder, lineage_of_init, sources_of_data
 from stages.core.errors import UserError
 from stages.core.params import load_params
+from stages.deployment.card import task_card
 from stages.finetuning.tasks import TASKS
 from stages.reporting import publish
 
@@ -94,18 +95,21 @@ def test_the_text_has_parameters_figures_and_terms(models: Path) -> None:
     )
 
 
-def test_descendants_keep_licence_origin_and_data(models: Path, tmp_path: Path) -> None:
+def test_descendants_keep_licence_origin_and_data(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     params = load_params(ROOT / "params.yaml")
     figures = {"parameters": 19_194_810, "parameters_before": 19_194_810}
     written(
         pruned_card(models / "pruned", params.prune, {}, models / "distilbert", (), figures, False), models / "pruned"
     )
     written(quantized_card(models / "combined", {}, models / "pruned"), models / "combined")
-    squad = data_set(tmp_path / "squad", "SQuAD", source="hub", repository="rajpurkar/squad", revision="7b6d24c")
-    measured = {"squad_baseline_int8": {"bytes": 5, "relative_error": 0.031, "scores": {"f1": 37.5}}}
-    card = onnx_card(models / "onnx", {}, models / "distilbert", sources_of_data(squad), measured)
-    assert "| squad_baseline_int8: f1 | 37.5000 |\n| squad_baseline_int8: relative_error | 0.0310 |" in str(card)
-    onnx = written(card, models / "onnx")
+    data_set(tmp_path / "data/squad", "SQuAD", source="hub", repository="rajpurkar/squad", revision="7b6d24c")
+    monkeypatch.chdir(tmp_path)
+    int8 = {"bytes": 5, "relative_error": 0.031, "scores": {"f1": 37.5}}
+    card = task_card(Path("task_models/SQuAD/distilbert"), {}, "SQuAD", models / "distilbert", {}, int8)
+    assert "| INT8: f1 | 37.5000 |\n| INT8: relative_error | 0.0310 |" in str(card)
+    onnx = written(card, models / "squad")
     assert lineage_of_folder(models / "combined") == lineage_of_folder(models / "distilbert")
     assert "import stages.modeling" in (models / "combined/README.md").read_text()
     assert onnx.data.to_dict()["datasets"] == ["Salesforce/wikitext", "rajpurkar/squad"]
@@ -199,10 +203,25 @@ def test_nothing_is_sent_unless_asked(
 
 
 def test_files_of_a_published_folder_are_named_without_ours(ready: Path) -> None:
-    written(onnx_card(ready / "onnx", {}, ready / "distilbert", (), {}), ready / "onnx")
+    written(onnx_card(ready / "onnx", {}, ready / "distilbert", {}), ready / "onnx")
     card = publish.prepare("onnx", "owner/name").card
     assert 'InferenceSession("distilbert_baseline_int8.onnx")' in card
     assert "models/onnx/" not in card.partition("```python")[2].partition("```")[0]
+
+
+def test_a_task_model_is_published(ready: Path) -> None:
+    folder = ready.parent / "task_models/SST-2/pruned"
+    folder.mkdir(parents=True)
+    data_set(ready.parent / "data/glue/SST-2", "SST-2", source="embedded")
+    card = task_card(Path("task_models/SST-2/pruned"), {}, "SST-2", Path("models/distilbert"), {}, {})
+    written(card, folder)
+    (folder / "model_int8.onnx").write_bytes(b"weights")
+    upload = publish.prepare("task_models/SST-2/pruned", "owner/name")
+    assert [file.name for file in upload.files] == ["model_int8.onnx"]
+    assert 'InferenceSession("model_int8.onnx")' in upload.card
+    assert "copies that were fine-tuned" not in upload.card
+    with pytest.raises(UserError, match=r"now here: .*distilbert, .*task_models/SST-2/pruned"):
+        publish.prepare("task_models/SST-2/none", "owner/name")
 
 
 def test_tables_of_other_weights_are_not_published(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:

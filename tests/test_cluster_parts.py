@@ -141,6 +141,7 @@ class StandIn(RayWorkers):
         ("squad-eval@bert-SQuAD-1", 2, 4),
         ("teacher", 5, 4),
         ("quality-eval", 4, 4),
+        ("onnx-eval@pruned-SST-2", 4, 4),
     ],
 )
 def test_a_stage_counts_for_as_many_cpus_as_it_has_threads(stage: str, own: int, shared: int) -> None:

@@ -15,6 +15,7 @@ from stages.core.params import validate
 from stages.reporting import figures
 from stages.reporting.compressed import Making, Measurements, load_measurements
 from stages.reporting.compression_answers import gains
+from stages.reporting.exported import Exported
 from stages.reporting.folding import unfold
 from stages.reporting.variant_tables import render
 
@@ -30,7 +31,7 @@ def found(tmp_path: Path) -> Measurements:
 
 
 def load(folder: Path, making: Making) -> Measurements:
-    return load_measurements(folder / "metrics", folder / "data", ("bert", "distilbert"), making)
+    return load_measurements(folder / "metrics", folder / "data", ("bert", "distilbert"), ("SST-2",), making)
 
 
 def of_published_size(found: Measurements) -> Measurements:
@@ -84,7 +85,11 @@ def test_a_score_of_squad_has_two_decimals_and_the_others_four(found: Measuremen
         "difference_low": -2.31,
         "difference_high": 0.0,
     }
-    text = render(dataclasses.replace(found, onnx={"squad_pruned": row_, "squad_pruned_int8": row_ | change}))
+    text = render(
+        dataclasses.replace(
+            found, onnx={Exported("SQuAD", "pruned", False): row_, Exported("SQuAD", "pruned", True): row_ | change}
+        )
+    )
     shown = row(text, "Task models in ONNX Runtime", "SQuAD, pruned, INT8")
     assert shown[2:] == ["exact_match 35.75, f1 37.90", "93.0 %", "+0.00", "-2.31 to +0.00", *["\u2013"] * 2]
 

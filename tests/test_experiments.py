@@ -12,7 +12,10 @@ from test_documents import NOT_IN_THE_WALK, WALK
 
 ABLATION = ("no-kl", "no-mlm", "no-cosine", "random-init")
 SEEDS = (42, 43, 44)
-AFTER_PRUNE = {"prune", "quantize", "onnx-export", "quality-eval", "speed-bench", "android-bench-collect", "report"}
+AFTER_PRUNE = {
+    *("prune", "quantize", "onnx-export", "onnx-eval@pruned-CoLA", "onnx-eval@pruned-SQuAD"),
+    *("quality-eval", "size-bench", "speed-bench", "android-bench-collect", "report"),
+}
 QUEUE_SECONDS = 1800
 
 pytestmark = pytest.mark.long

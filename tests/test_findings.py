@@ -12,6 +12,7 @@ from stages.measurement.variants import ONNX_MODELS
 from stages.reporting.choice import choice
 from stages.reporting.compressed import Making, Measurements, load_measurements
 from stages.reporting.compression_answers import gains, orthogonal
+from stages.reporting.exported import Exported
 from stages.reporting.findings import answers
 from stages.reporting.published import PARAMETERS
 from stages.reporting.verdicts import agreement, gain
@@ -23,7 +24,7 @@ def load(folder: Path, random: bool = False) -> Measurements:
     """Eight variants of one size, one speed (10 ms, rounds from 9 to 11) and one loss."""
     write_measurements(folder)
     making = Making("embedded", "all", random, "fp32")
-    found = load_measurements(folder / "metrics", folder / "data", ("bert", "distilbert"), making)
+    found = load_measurements(folder / "metrics", folder / "data", ("bert", "distilbert"), ("SST-2",), making)
     for name in VARIANTS:
         put(found, name, 100.0, 10.0, 0.0, 0.01)
     return found
@@ -86,7 +87,7 @@ def test_task_models_are_cited_with_their_intervals_and_the_published_change(fou
 
 def test_a_task_that_int8_is_shown_to_harm_is_named(found: Measurements) -> None:
     put(found, "onnx_baseline_int8", 25.0, 3.0, 0.0, 0.01)
-    sst2: Any = found.onnx["sst2_baseline_int8"]
+    sst2: Any = found.onnx[Exported("SST-2", "baseline", True)]
     sst2 |= {"difference_low": -0.05, "difference_high": -0.01}
     assert "SST-2 -5.0 to -1.0 points, a difference that is shown" in choice(found)
     assert "For tasks like SST-2 the fp32 file is the better one" in choice(found)

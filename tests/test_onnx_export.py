@@ -1,4 +1,4 @@
-"""The stage `onnx-export` from checkpoints to files and metrics, and the arithmetic of its comparisons."""
+"""The stages `onnx-export` and `onnx-eval` from checkpoints to files and metrics, and their comparisons' arithmetic."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from tiny_onnx import INT8_ERROR_BOUND, ROWS, make_project, student
 from transformers import DistilBertForQuestionAnswering, DistilBertForSequenceClassification
 
-from stages import onnx_export
+from stages import onnx_eval, onnx_export
 from stages.core.artifacts import digest
 from stages.core.errors import UserError
 from stages.deployment.files import write_pair
@@ -24,45 +24,72 @@ from stages.deployment.session import open_session
 from stages.deployment.smoothing import Calibration
 from stages.deployment.verification import Difference, batches, compare
 
-NAMES = {
-    f"{kind}_{model}{precision}"
-    for kind in ("distilbert", "sst2", "squad")
-    for model in ("baseline", "pruned")
-    for precision in ("", "_int8")
+ONNX = ("baseline", "baseline_int8", "pruned", "pruned_int8")
+CELLS = [(model, task) for model in ("distilbert", "pruned") for task in ("SST-2", "SQuAD")]
+FILES = {  # of every model, by what it is called here
+    **{f"distilbert_{name}": f"models/onnx/distilbert_{name}.onnx" for name in ONNX},
+    **{f"{task}/{model}": f"task_models/{task}/{model}/model.onnx" for model, task in CELLS},
+    **{f"{task}/{model}_int8": f"task_models/{task}/{model}/model_int8.onnx" for model, task in CELLS},
 }
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A project in which the stage has run."""
+    """A project in which the stages have run."""
     root = tmp_path_factory.mktemp("project")
     make_project(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         onnx_export.main()
+        for model, task in CELLS:
+            onnx_eval.main(["--model", model, "--task", task])
     return root
 
 
 @pytest.fixture
 def metrics(project):
-    return {path.stem: json.loads(path.read_text()) for path in (project / "metrics/onnx").iterdir()}
+    found = {path.stem: json.loads(path.read_text()) for path in (project / "metrics/onnx").iterdir()}
+    for model, task in CELLS:
+        cell = json.loads((project / f"data/eval/onnx/{task}/{model}.json").read_text())
+        found |= {f"{task}/{model}": cell["fp32"], f"{task}/{model}_int8": cell["int8"]}
+    return found
 
 
-def test_the_card_s_example_runs(project, monkeypatch):
+@pytest.mark.parametrize(
+    ("folder", "output", "shape"),
+    [
+        ("models/onnx", "logits", (1, 10, 124)),
+        ("task_models/SST-2/pruned", "logits", (1, 2)),
+        ("task_models/SQuAD/distilbert", "end_logits", (1, 34)),
+    ],
+)
+def test_the_card_s_example_runs(project, monkeypatch, folder, output, shape):
     monkeypatch.chdir(project)
-    example = (project / "models/onnx/README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    card = (project / folder / "README.md").read_text()
     found = {}
-    exec(example, found)
-    assert found["logits"].ndim == 3
+    exec(card.partition("```python\n")[2].partition("```")[0], found)
+    assert found[output].shape == shape
+
+
+def test_a_task_model_s_card_says_what_it_was_trained_on_and_what_it_scores(project, metrics):
+    card = (project / "task_models/SQuAD/pruned/README.md").read_text()
+    assert "# SQuAD, pruned\n" in card
+    assert "The model of `models/pruned` fine-tuned on SQuAD, for ONNX Runtime, in fp32 and INT8." in card
+    assert f"| INT8: f1 | {metrics['SQuAD/pruned_int8']['scores']['f1']:.4f} |" in card
+    assert "squad from files of one's own" in card
+    assert "SST-2" not in card
 
 
 def test_every_model_has_its_file_and_its_metrics(project, metrics):
-    cards = {"README.md", "tokenizer_baseline.json", "tokenizer_pruned.json"}
+    beside = {"README.md", "tokenizer_baseline.json", "tokenizer_pruned.json"}
     files = {path.name for path in (project / "models/onnx").iterdir()}
-    assert files == {f"{name}.onnx" for name in NAMES} | cards
-    assert set(metrics) == NAMES
+    assert files == {f"distilbert_{name}.onnx" for name in ONNX} | beside
+    for model, task in CELLS:
+        files = {path.name for path in (project / "task_models" / task / model).iterdir()}
+        assert files == {"model.onnx", "model_int8.onnx", "tokenizer.json", "README.md"}
+    assert set(metrics) == set(FILES)
     for name, found in metrics.items():
-        assert found["bytes"] == (project / f"models/onnx/{name}.onnx").stat().st_size
+        assert found["bytes"] == (project / FILES[name]).stat().st_size
         assert found["vocabulary_matrices"] == 1
         assert found["int8_vocabulary_matrices"] == name.endswith("_int8")
 
@@ -74,10 +101,10 @@ def test_masked_language_models_agree_with_pytorch(metrics):
         assert 0.5 < metrics[f"{name}_int8"]["top1_agreement"] <= 1
 
 
-@pytest.mark.parametrize(("task", "score", "unit"), [("sst2", "accuracy", 1), ("squad", "f1", 100)])
-@pytest.mark.parametrize("model", ["baseline", "pruned"])
+@pytest.mark.parametrize(("task", "score", "unit"), [("SST-2", "accuracy", 1), ("SQuAD", "f1", 100)])
+@pytest.mark.parametrize("model", ["distilbert", "pruned"])
 def test_int8_task_models_are_compared_with_float32(metrics, task, score, unit, model):
-    fp32, int8 = metrics[f"{task}_{model}"], metrics[f"{task}_{model}_int8"]
+    fp32, int8 = metrics[f"{task}/{model}"], metrics[f"{task}/{model}_int8"]
     assert fp32["rows"] == int8["rows"] == ROWS
     assert (fp32["source"], fp32["note"]) == ("files", "made up")
     assert int8["difference"] == pytest.approx(int8["scores"][score] - fp32["scores"][score])
@@ -90,15 +117,15 @@ def test_int8_task_models_are_compared_with_float32(metrics, task, score, unit, 
 
 def test_pruned_weights_are_still_zero_after_fine_tuning(project):
     def zeros(name):
-        graph = onnx.load(project / f"models/onnx/{name}.onnx").graph
+        graph = onnx.load(project / f"task_models/{name}/model.onnx").graph
         products = {node.input[1] for node in graph.node if node.op_type == "MatMul"}
         weights = [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in products]
         return [float((weight == 0).mean()) for weight in weights if min(weight.shape) > 2]
 
-    assert sorted(zeros("sst2_pruned")) == [0.0] + [0.5] * 6  # the head's first product is new
-    assert zeros("squad_pruned") == [0.5] * 6
-    assert zeros("sst2_baseline") == [0.0] * 7
-    assert zeros("squad_baseline") == [0.0] * 6
+    assert sorted(zeros("SST-2/pruned")) == [0.0] + [0.5] * 6  # the head's first product is new
+    assert zeros("SQuAD/pruned") == [0.5] * 6
+    assert zeros("SST-2/distilbert") == [0.0] * 7
+    assert zeros("SQuAD/distilbert") == [0.0] * 6
 
 
 def test_a_failure_leaves_the_last_files(project, monkeypatch):
@@ -113,6 +140,33 @@ def test_a_failure_leaves_the_last_files(project, monkeypatch):
         data.with_suffix(".away").rename(data)
     assert digest(project / "models/onnx", project / "metrics/onnx") == before
     assert {path.name for path in (project / "models").iterdir()} == {"distilbert", "pruned", "onnx"}
+
+
+def test_a_cell_that_fails_leaves_its_last_files(project, monkeypatch):
+    monkeypatch.chdir(project)
+    before = digest(project / "task_models", project / "data/eval")
+    data = project / "data/squad/dev.parquet"
+    data.rename(data.with_suffix(".away"))
+    try:
+        with pytest.raises(UserError, match=r"data/squad/dev\.parquet: not found"):
+            onnx_eval.main(["--model", "pruned", "--task", "SQuAD"])
+    finally:
+        data.with_suffix(".away").rename(data)
+    assert digest(project / "task_models", project / "data/eval") == before
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--model", "bert", "--task", "SST-2"], "--model bert: not in .*, which has distilbert, pruned"),
+        (["--model", "pruned", "--task", "MNLI"], "--task MNLI: not in .*`onnx_export.tasks`, which has SQuAD, SST-2"),
+        (["--model", "pruned"], "--task; usage: stages.onnx_eval --model NAME --task NAME"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line(project, monkeypatch, given, told):
+    monkeypatch.chdir(project)
+    with pytest.raises(UserError, match=told):
+        onnx_eval.main(given)
 
 
 def test_a_missing_checkpoint_names_its_stage_before_anything_is_done(project, tmp_path, monkeypatch):

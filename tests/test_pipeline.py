@@ -11,7 +11,9 @@ from ruamel.yaml import YAML
 
 from stages.finetuning.tasks import headline
 
-COMPRESSED = {"prune", "quantize", "onnx-export", "quality-eval", "speed-bench", "android-bench-collect"}
+EXPORTED = {f"onnx-eval@{model}-{task}" for model in ("distilbert", "pruned") for task in ("CoLA", "SQuAD")}
+BENCHES = ("size-bench", "speed-bench")
+COMPRESSED = {"prune", "quantize", "onnx-export", *EXPORTED, "quality-eval", *BENCHES, "android-bench-collect"}
 VARIANTS = ("baseline", "quantized", "pruned", "combined")
 ONNX = ("baseline", "baseline_int8", "pruned", "pruned_int8")
 
@@ -43,6 +45,8 @@ def test_a_clone_becomes_tables_and_the_second_run_does_nothing(project: Project
     assert set(project.json("metrics/speed/bert.json")) == {"parameters", "inference_seconds", "samples"}
     tables = (project.folder / "plots/report/tables.md").read_text()
     assert "| DistilBERT" in tables
+    changed = project.shell("git status --porcelain").splitlines()
+    assert [line for line in changed if line.startswith("??")] == ["?? dvc.lock"]  # all else is ignored or tracked
     assert project.repro() == []
     assert "Running" not in project.shell('make repro TARGETS="quality-eval speed-bench report"')
 
@@ -99,10 +103,10 @@ def test_a_change_re_runs_what_depends_on_it_and_nothing_before(project: Project
             {f"glue-eval@{m}-CoLA-42" for m in ("bert", "distilbert")},
         ),
         ({"seeds": [42, 43]}, cells("bert", "distilbert", seeds=(43,))),
-        ({"finetune": {"learning_rate": 3e-5}}, cells("bert", "distilbert") | {"onnx-export"}),
+        ({"finetune": {"learning_rate": 3e-5}}, cells("bert", "distilbert") | EXPORTED),
         ({"prune": {"amount": 0.7}}, {"prune"}),
         ({"speed_bench": {"repeats": 3}}, {"speed-bench"}),
-        ({"seed": 7}, {"teacher", "distill", "prune", "onnx-export", "quality-eval"}),
+        ({"seed": 7}, {"teacher", "distill", "prune", *EXPORTED, "quality-eval"}),
     ):
         project.params(**changes)
         assert project.would_run() - {"report"} == stages - {"report"}

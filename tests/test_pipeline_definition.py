@@ -12,6 +12,7 @@ from stages.core.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+GRIDS = ("glue-eval", "imdb-eval", "squad-eval")
 
 
 def module_file(name: str) -> Path | None:
@@ -77,13 +78,13 @@ def test_params_cover_the_sections_that_the_stage_reads(stage: str) -> None:
     declared = {str(name).split(".")[0] for name in STAGES[stage].get("params", [])}
     suite = stage.removesuffix("-eval")
     for file in closure(stage_file(stage)) - {ROOT / "stages/core/params.py", ROOT / "stages/profile.py"}:
-        no_cells = not stage.endswith("-eval") and file.parent.name == "finetuning"  # of which only parts are used
+        no_cells = stage not in GRIDS and file.parent.name == "finetuning"  # of which only parts are used
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Attribute) and "params" in (
                 getattr(node.value, "id", None),
                 None if no_cells else getattr(node.value, "attr", None),  # of `cell.params`
             ):
-                if stage.endswith("-eval") and node.attr in {"glue", "imdb", "squad"} - {suite}:
+                if stage in GRIDS and node.attr in {"glue", "imdb", "squad"} - {suite}:
                     continue  # the cells' common code reads the section of the suite that it is run for
                 if node.attr in Params.model_fields.keys() - {"resources"}:  # which change no result
                     assert node.attr in declared, f"{file.name} reads params.{node.attr}"
@@ -101,7 +102,7 @@ def test_the_command_runs_the_stage_s_module(stage: str) -> None:
 
 
 def test_evaluations_are_matrices_over_model_task_and_seed() -> None:
-    for stage in ("glue-eval", "imdb-eval", "squad-eval"):
+    for stage in GRIDS:
         assert list(STAGES[stage]["matrix"]) == ["model", "task", "seed"]
 
 

@@ -20,13 +20,19 @@ from stages.core.params import validate
 from stages.reporting.cautions import cautions
 from stages.reporting.cells import Results, load_results
 from stages.reporting.comparison import terminal
-from stages.reporting.compressed import Making, load_measurements
+from stages.reporting.compressed import Making, Measurements, load_measurements
+from stages.reporting.exported import Exported
 from stages.reporting.folding import unfold
 from stages.reporting.paired import Pair, compare
 from stages.reporting.statistics import Interval
 from stages.reporting.summary import mean_retained, retained, standing
 from stages.reporting.tables import introduction, render
 from stages.sources.output import describe
+
+
+def measured() -> Measurements:
+    making = Making("embedded", "all", False, "fp32")
+    return load_measurements(Path("metrics"), Path("data"), MODELS, ("SST-2",), making)
 
 
 @pytest.fixture
@@ -134,8 +140,9 @@ def test_empty_grids_leave_empty_rows_that_git_keeps(values, project):
     for suite in ("glue", "imdb", "squad"):
         shutil.rmtree(project / "data/eval" / suite)
         values[suite]["tasks"] = {}
+    values["onnx_export"]["tasks"] = {}
     run(values, project)
-    for name in ("glue/bert", "glue_paper/distilbert", "imdb/bert", "squad/bert"):
+    for name in ("glue/bert", "glue_paper/distilbert", "imdb/bert", "squad/bert", "onnx_tasks/pruned_int8"):
         assert metric(project, name) == {}
     assert "GLUE" not in (project / "plots/report/tables.md").read_text()
     assert "nothing to compare" in run(values, project, "--show")
@@ -277,7 +284,7 @@ def test_a_share_above_all_of_it_and_one_that_says_nothing_are_named(values, pro
     pairs = compare(results, standings)
     better = Pair(0.02, Interval(-0.01, 0.05), np.array([0.9, 1.2]))
     vague = Pair(-0.02, Interval(-0.05, 0.01), np.array([-0.3, 1.2]))
-    found = load_measurements(Path("metrics"), Path("data"), MODELS, Making("embedded", "all", False, "fp32"))
+    found = measured()
     lines = cautions(results, {**pairs, ("CoLA", "distilbert"): better, ("RTE", "distilbert"): vague}, found)
     above = next(line for line in lines if "more than all of BERT's score" in line)
     assert "CoLA (91 to 119 %)" in above
@@ -289,7 +296,7 @@ def test_a_share_above_all_of_it_and_one_that_says_nothing_are_named(values, pro
 def test_published_scores_of_another_teacher_and_other_data_are_for_orientation(values, project):
     results = gather(values)
     pairs = compare(results, {key: standing(results, *key) for key in results.cells})
-    found = load_measurements(Path("metrics"), Path("data"), MODELS, Making("embedded", "all", False, "fp32"))
+    found = measured()
 
     def told(source: str, note: str, parameters: int) -> list[str]:
         changed = {
@@ -312,12 +319,13 @@ def test_published_scores_of_another_teacher_and_other_data_are_for_orientation(
 def test_int8_models_whose_score_differs_are_named(values, project):
     results = gather(values)
     pairs = compare(results, {key: standing(results, *key) for key in results.cells})
-    found = load_measurements(Path("metrics"), Path("data"), MODELS, Making("embedded", "all", False, "fp32"))
+    found = measured()
     assert not any("INT8 changes" in line for line in cautions(results, pairs, found))
     apart, alike = ({"difference": 2.0, "difference_low": low, "difference_high": 4.0} for low in (0.1, -0.1))
-    onnx = found.onnx | {"squad_baseline_int8": apart, "squad_pruned_int8": alike, "sst2_pruned_int8": apart}
+    told = {("SQuAD", "baseline"): apart, ("SQuAD", "pruned"): alike, ("SST-2", "pruned"): apart}
+    onnx = {**found.onnx, **{Exported(*model, True): row for model, row in told.items()}}
     (line,) = (line for line in cautions(results, pairs, replace(found, onnx=onnx)) if "INT8 changes" in line)
-    assert "some task models (SQuAD; SST-2, pruned): " in line
+    assert "some task models (SST-2, pruned; SQuAD): " in line
 
 
 def test_retention_stands_beside_what_was_published_in_each_convention(values, project):

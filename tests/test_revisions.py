@@ -195,7 +195,7 @@ def test_tasks_that_only_the_revision_has_do_not_matter(project: Path, capsys: p
 
 
 def test_nothing_in_common_is_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for place in list((project / "data/eval").glob("*/*/*")):
+    for place in [place.parent for place in (project / "data/eval").glob("*/*/*/1")]:
         shutil.copytree(place / "1", place / "7")
     update(seeds=[7])
     with pytest.raises(UserError, match="HEAD: has no model, task and seed in common"):

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from stages import speed_bench
 from stages.core.errors import UserError
+from stages.core.params import load_params
 from stages.measurement.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +48,14 @@ def test_a_missing_onnx_file_is_named_with_its_stage(project: Path) -> None:
     (project / "models/onnx/distilbert_pruned.onnx").unlink()
     with pytest.raises(UserError, match=r"distilbert_pruned.onnx: not found; `dvc repro onnx-export` makes it"):
         speed_bench.main()
+
+
+def test_sizes_that_are_not_there_are_named_before_anything_is_measured(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.measurement.processes.measure", lambda *_: pytest.fail("was measured"))
+    with pytest.raises(UserError, match=r"data/eval/size/sizes\.json: not found; `dvc repro` makes it"):
+        speed_bench.bench_variants(load_params())
 
 
 def test_a_row_without_a_checkpoint_is_refused_before_anything_is_measured(project: Path) -> None:

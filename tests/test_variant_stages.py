@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from tiny_checkpoints import save_bert
 from tiny_onnx import ROOT, make_project
 
-from stages import onnx_export, quality_eval, quantize, speed_bench
+from stages import onnx_export, quality_eval, quantize, size_bench, speed_bench
 from stages.core.artifacts import digest
 from stages.core.errors import UserError
 from stages.measurement.variants import VARIANTS
@@ -41,7 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("PYTHONPATH", str(ROOT))  # the measured processes find the stages with it
-        for stage in (onnx_export, quantize, quality_eval, speed_bench):
+        for stage in (onnx_export, quantize, quality_eval, size_bench, speed_bench):
             stage.main()
         yield root
 
@@ -79,32 +79,35 @@ def test_the_same_graph_has_the_same_losses_in_both_runtimes(project: Path) -> N
     assert losses["onnx_baseline"]["mlm_loss_difference"] == pytest.approx(0.0, abs=1e-4)
 
 
-@pytest.mark.parametrize("stage", [quality_eval, speed_bench])
+DAMAGED = {
+    "onnx/distilbert_pruned_int8.onnx": "distilbert_pruned_int8.onnx: damaged .*`dvc repro onnx-export`",
+    "combined/model.safetensors": "models/combined: no readable checkpoint .*`dvc repro quantize`",
+    "quantized/model.safetensors": "models/quantized: no readable checkpoint .*`dvc repro quantize`",
+    "pruned/model.safetensors": "models/pruned: no readable checkpoint .*`dvc repro prune`",
+    "distilbert/model.safetensors": "models/distilbert: no readable checkpoint .*`dvc repro distill`",
+    "bert/model.safetensors": "models/bert: no readable checkpoint .*`dvc repro teacher`",
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("stage", "name"),
     [
-        ("onnx/distilbert_pruned_int8.onnx", "distilbert_pruned_int8.onnx: damaged .*`dvc repro onnx-export`"),
-        ("combined/model.safetensors", "models/combined: no readable checkpoint .*`dvc repro quantize`"),
-        ("quantized/model.safetensors", "models/quantized: no readable checkpoint .*`dvc repro quantize`"),
-        ("pruned/model.safetensors", "models/pruned: no readable checkpoint .*`dvc repro prune`"),
-        ("distilbert/model.safetensors", "models/distilbert: no readable checkpoint .*`dvc repro distill`"),
-        ("bert/model.safetensors", "models/bert: no readable checkpoint .*`dvc repro teacher`"),
+        *((stage, name) for stage in (quality_eval, speed_bench) for name in DAMAGED),
+        *((size_bench, name) for name in DAMAGED if not name.startswith("bert")),
     ],
 )
-def test_a_truncated_file_is_named_and_the_last_metrics_stay(
-    project: Path, stage: ModuleType, name: str, message: str
-) -> None:
-    before = digest(project / "metrics")
+def test_a_truncated_file_is_named_and_the_last_metrics_stay(project: Path, stage: ModuleType, name: str) -> None:
+    before = digest(project / "metrics", project / "data/eval")
     path = project / "models" / name
     whole = path.read_bytes()
     os.truncate(path, len(whole) // 2)
     try:
-        with pytest.raises(UserError, match=message) as caught:
+        with pytest.raises(UserError, match=DAMAGED[name]) as caught:
             stage.main()
     finally:
         path.write_bytes(whole)
     assert "\n" not in str(caught.value)
-    assert digest(project / "metrics") == before
+    assert digest(project / "metrics", project / "data/eval") == before
     assert list(project.rglob("*.tmp")) == []
 
 

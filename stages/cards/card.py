@@ -35,7 +35,7 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")
 
 @dataclass(frozen=True)
 class Card:
-    """What is to be said about a folder in `models/`; nothing that differs from run to run, such as times."""
+    """What is to be said about a model's folder; nothing that differs from run to run, such as times."""
 
     folder: Path  # as users name it, such as models/distilbert
     stage: str
@@ -47,6 +47,7 @@ class Card:
     own_classes: bool = False  # whether loading it takes the pipeline's model classes
     usage: str | None = None  # None: as a masked language model
     library: str = "transformers"
+    title: str | None = None  # None: the folder's name
 
     def __str__(self) -> str:
         """Lay the card out."""
@@ -68,7 +69,7 @@ class Card:
         card = ModelCard.from_template(
             ModelCardData(**head),
             template_path=str(TEMPLATE),
-            title=self.folder.name,
+            title=self.title or self.folder.name,
             summary=self.summary,
             stage=self.stage,
             usage=usage,
@@ -79,7 +80,7 @@ class Card:
         return re.sub(r"\n{3,}", "\n\n", str(card.content)).strip() + "\n"
 
     def write(self, folder: Path) -> None:
-        """Write the card into the folder that is to become `models/...`."""
+        """Write the card into the folder that is to become the model's."""
         (folder / NAME).write_text(str(self), encoding="utf-8")
 
 

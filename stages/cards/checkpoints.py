@@ -1,6 +1,6 @@
-"""What the card of each folder that the pipeline writes says."""
+"""What the card of each folder of `models/` says."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,27 +109,23 @@ def onnx_card(
     folder: Path,
     parameters: Mapping[str, Any],
     student: Path,
-    tasks: Iterable[Source],
     metrics: Mapping[str, Mapping[str, Any]],
 ) -> Card:
-    """Describe the folder of ONNX files; `tasks` are the data that task models were fine-tuned on.
-
-    `metrics` are the figures of each file, by its name without the ending.
-    """
+    """Describe the folder of ONNX files; `metrics` are the figures of each, by its name without the ending."""
     return Card(
         folder,
         "onnx-export",
-        "The student, the pruned student and task models of both for ONNX Runtime, in fp32 and INT8.",
+        "The student and the pruned student for ONNX Runtime, in fp32 and INT8.",
         parameters,
         lineage_of_folder(student),
-        list(tasks),
-        {f"{name}: {key}": value for name, row in metrics.items() for key, value in _shown(row).items()},
+        (),
+        {f"{name}: {key}": value for name, row in metrics.items() for key, value in onnx_figures(row).items()},
         usage=ONNX_USE,
         library="onnx",
     )
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+def onnx_figures(row: Mapping[str, Any]) -> dict[str, Any]:
     """Pick the figures of an ONNX file that tell what it is worth, its scores first."""
     return {**row.get("scores", {}), **{key: row[key] for key in ONNX_FIGURES if key in row}}
 

@@ -30,7 +30,9 @@ Stage = Literal[
     "prune",
     "quantize",
     "onnx-export",
+    "onnx-eval",
     "quality-eval",
+    "size-bench",
     "speed-bench",
     "android-bench-collect",
     "report",
@@ -298,9 +300,9 @@ class Quantize(Section):
 
 
 class OnnxExport(Section):
-    """Stage `onnx-export`."""
+    """Stages `onnx-export` and `onnx-eval`."""
 
-    check_blocks: int = Field(ge=1, description="held-out blocks on which ONNX and PyTorch are compared")
+    check_blocks: int = Field(ge=1, description="held-out blocks, or dev rows, on which ONNX and PyTorch are compared")
     smoothing: float = Field(
         ge=0,
         le=1,
@@ -368,7 +370,7 @@ class Params(Section):
     profile: str = Field(pattern=r"^[a-z0-9+]+$", description="name shown in tables and checked by `make profile`")
     epochs: float = Field(ge=0.0, description="passes over the corpus in distillation; 0 trains nothing")
     batch_size: int = Field(ge=1, description="blocks a step in distillation")
-    seed: Seed = Field(description="of pre-training and distillation")
+    seed: Seed = Field(description="of pre-training, distillation and the exported task models")
     seeds: list[Seed] = Field(min_length=1, description="of fine-tuning; tables show the median")
     models: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")], Annotated[str, Field(min_length=1)]] = Field(
         description="row name -> checkpoint folder"

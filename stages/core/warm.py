@@ -42,6 +42,8 @@ PRELOAD = (
     "accelerate",
     "datasets",
     "evaluate",
+    "networkx",  # this and onnxscript's are of the export to ONNX: its first call in a process is 1.1 s longer without
+    "onnxscript.function_libs.torch_lib.ops",
     "pandas",
     "pydantic",
     "pyarrow.parquet",

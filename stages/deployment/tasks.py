@@ -1,6 +1,6 @@
 """Fine-tuned models for a task: trained as the evaluation cells train, exported, and scored through ONNX Runtime."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from stages.finetuning.tasks import TASKS
 from stages.finetuning.trainer import diverged
 
 SQUAD = "SQuAD"
+NAME = "model"  # of the fp32 file; the other one's is `model_int8`
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,6 @@ class TaskModel:
     """A fine-tuned model, training and dev features to calibrate and score it on, and what judges its logits."""
 
     model: PreTrainedModel
-    outputs: tuple[str, ...]
     calibration: list[Features]
     features: list[Features]
     judge: Callable[[list[Logits]], Outcome]
@@ -59,40 +59,42 @@ def data_folder(task: str) -> Path:
     return {SQUAD: Path("data/squad"), "IMDb": Path("data/imdb")}.get(task, Path("data/glue", task))
 
 
-def export_task(
-    task: str, settings: SquadOverrides, checkpoint: Path, name: str, models: Path, params: Params
-) -> dict[str, dict[str, Any]]:
-    """Fine-tune a checkpoint, write `<name>.onnx` and `<name>_int8.onnx`, and return the metrics of both by name.
+def outputs_of(task: str) -> tuple[str, ...]:
+    """Names of the outputs of a task's exported model."""
+    return ("start_logits", "end_logits") if task == SQUAD else ("logits",)
 
-    `settings` is the task's entry in the parameters. Raises UserError if data are missing, training diverges, or ONNX
-    Runtime and PyTorch disagree.
+
+def export_task(task: str, checkpoint: Path, models: Path, params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fine-tune a checkpoint, write `model.onnx` and `model_int8.onnx`, and return the metrics of both.
+
+    Raises UserError if data are missing, training diverges, or ONNX Runtime and PyTorch disagree.
     """
+    settings = next(found for name, found in params.onnx_export.tasks.items() if name == task)
+    name = f"{task} {checkpoint.name}"
     runtime.configure(params.hardware, settings.applied_to(params.finetune).threads)  # as the evaluation's
     fitted = (_answering if task == SQUAD else _classification)(task, settings, checkpoint, name, params)
     runtime.configure(params.hardware)
     threads, rows = params.hardware.threads, (np.array(row["input_ids"], np.int64) for row in fitted.calibration)
     calibration = Calibration(list(rows), params.onnx_export.smoothing)
-    files = write_pair(fitted.model, fitted.outputs, name, models, calibration, threads)
+    outputs = outputs_of(task)
+    files = write_pair(fitted.model, outputs, NAME, models, calibration, threads)
     sessions = [open_session(file.path, threads=1) for file in files]
-    logits = [_predict(session, fitted, file.path.stem, threads) for session, file in zip(sessions, files, strict=True)]
+    logits = [
+        _predict(session, fitted.features, outputs, label, threads)
+        for session, label in zip(sessions, (name, f"{name} INT8"), strict=True)
+    ]
     if not all(np.isfinite(row).all() for rows in logits for row in rows):
         raise diverged(name, settings.applied_to(params.finetune))
     checked = [np.array(row["input_ids"], np.int64) for row in fitted.features[: params.onnx_export.check_blocks]]
-    rounding, quantization = compare(fitted.model, sessions[0], sessions[1], checked, fitted.outputs)
+    rounding, quantization = compare(fitted.model, sessions[0], sessions[1], checked, outputs)
     rounding.require_rounding(name)
     fp32, int8 = (fitted.judge(rows) for rows in logits)
     common = {"rows": len(fp32.answers), **read_origin(data_folder(task))}
     difference, error = significant(rounding.largest), significant(quantization.relative_error)
-    return {
-        files[0].path.stem: {**files[0].facts, "max_abs_difference": difference, "scores": fp32.scores, **common},
-        files[1].path.stem: {
-            **files[1].facts,
-            "relative_error": error,
-            "scores": int8.scores,
-            **common,
-            **_change(fp32, int8),
-        },
-    }
+    return (
+        {**files[0].facts, "max_abs_difference": difference, "scores": fp32.scores, **common},
+        {**files[1].facts, "relative_error": error, "scores": int8.scores, **common, **_change(fp32, int8)},
+    )
 
 
 def _classification(task: str, settings: SquadOverrides, checkpoint: Path, name: str, params: Params) -> TaskModel:
@@ -116,7 +118,7 @@ def _classification(task: str, settings: SquadOverrides, checkpoint: Path, name:
     calibration, *features = (
         encode(rows, known, tokenizer, model, recipe.max_length) for rows in (shown, *dev.values())
     )
-    return TaskModel(model, ("logits",), calibration, [row for rows in features for row in rows], judge)
+    return TaskModel(model, calibration, [row for rows in features for row in rows], judge)
 
 
 def _answering(task: str, settings: SquadOverrides, checkpoint: Path, name: str, params: Params) -> TaskModel:
@@ -139,10 +141,12 @@ def _answering(task: str, settings: SquadOverrides, checkpoint: Path, name: str,
         return Outcome(scores, answers, np.array(f1), unit=100.0)
 
     shown_features, features = ([window.features for window in each] for each in (calibration, windows))
-    return TaskModel(model, ("start_logits", "end_logits"), shown_features, features, judge)
+    return TaskModel(model, shown_features, features, judge)
 
 
-def _predict(session: InferenceSession, fitted: TaskModel, name: str, threads: int) -> list[Logits]:
+def _predict(
+    session: InferenceSession, features: Sequence[Features], names: Sequence[str], label: str, threads: int
+) -> list[Logits]:
     """Compute each row's outputs [outputs, ...] by itself, as on a phone: a batch would share INT8 scales.
 
     A row is too little work for several threads, so each thread has a row of its own.
@@ -150,11 +154,11 @@ def _predict(session: InferenceSession, fitted: TaskModel, name: str, threads: i
 
     def outputs(row: Features) -> Logits:
         ids = np.array([row["input_ids"]], np.int64)
-        return np.concatenate(run(session, ids, np.ones_like(ids), fitted.outputs))
+        return np.concatenate(run(session, ids, np.ones_like(ids), names))
 
     with ThreadPoolExecutor(threads) as pool:  # ONNX Runtime computes outside Python's lock
-        rows = pool.map(outputs, fitted.features)
-        return list(tqdm(rows, desc=name, total=len(fitted.features), unit="row", disable=None))
+        rows = pool.map(outputs, features)
+        return list(tqdm(rows, desc=label, total=len(features), unit="row", disable=None))
 
 
 def _change(fp32: Outcome, int8: Outcome) -> dict[str, float]:

@@ -60,7 +60,7 @@ class Difference:
         if not self.largest <= tolerance:  # or is not a number
             raise UserError(
                 f"{name}: ONNX Runtime and PyTorch differ by {self.largest:.2e}, more than {tolerance:.0e}; "
-                "install the versions of constraints.txt and run `dvc repro onnx-export`"
+                "install the versions of constraints.txt and run `dvc repro`"
             )
 
 

@@ -57,8 +57,3 @@ def headline_paper(task: str, scores: Mapping[str, float]) -> float:
     if task == "STS-B":
         return 100.0 * fmean((scores["pearson"], scores["spearman"]))
     return 100.0 * headline(task, scores)
-
-
-def file_prefix(task: str) -> str:
-    """Name of a task, SQuAD included, in the names of exported files: `sst2` for SST-2."""
-    return task.lower().replace("-", "")

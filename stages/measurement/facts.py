@@ -9,6 +9,7 @@ from stages.core.errors import UserError
 from stages.measurement.sizes import compressed_megabytes, megabytes
 from stages.measurement.variants import Variant
 
+SIZES = Path("data/eval/size/sizes.json")  # of every variant
 MATRIX_PRODUCTS = {"MatMul", "Gemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
 
 
@@ -31,6 +32,14 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
         "sparsity": round(sparsity(model), 4),
         "vocabulary": model.config.vocab_size,
     }
+
+
+def model_facts(variant: Variant) -> dict[str, Any]:
+    """Parameters and vocabulary of a variant's checkpoint, and the share of zeros in the weights that it runs with."""
+    found = checkpoint_facts(variant.checkpoint)
+    if variant.runtime == "onnx":
+        found["sparsity"] = round(onnx_sparsity(variant.path, found["vocabulary"]), 4)
+    return found
 
 
 def onnx_sparsity(path: Path, vocabulary: int) -> float:

@@ -4,7 +4,6 @@ from stages.reporting.cells import Results
 from stages.reporting.comparison import not_told_apart
 from stages.reporting.compressed import ENOUGH_ROUNDS, TITLES, Measurements
 from stages.reporting.labels import listed, percent_range, title
-from stages.reporting.onnx_tables import label
 from stages.reporting.paired import Pairs
 from stages.reporting.statistics import Interval
 from stages.reporting.summary import TEACHER, unlike_published
@@ -79,8 +78,8 @@ def _variants(found: Measurements) -> list[str]:
             f"accuracy.{apart}"
         )
     changed = [
-        label(name.removesuffix("_int8"))
-        for name, row in found.onnx.items()
+        str(model._replace(int8=False))
+        for model, row in found.onnx.items()
         if "difference" in row and not Interval(row["difference_low"], row["difference_high"]).holds(0.0)
     ]
     if changed:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from stages.reporting.compressed import TITLES, Measurements
+from stages.reporting.exported import Exported
 from stages.reporting.figures import front, point
 from stages.reporting.labels import listed
 from stages.reporting.published import load_published
 from stages.reporting.verdicts import gain, rounds_words
 
 TOLERATED = 0.1  # of MLM loss: a perplexity 11 % higher
-TASKS = {"sst2": "SST-2", "squad": "SQuAD"}
 
 
 def choice(found: Measurements) -> str:
@@ -104,17 +104,17 @@ def _tasks(found: Measurements, chosen: str) -> str:
     if not chosen.endswith("int8"):
         return ""
     published = load_published("peers")["int8_onnxruntime_xeon"]
-    theirs = {"sst2": published["sst2"], "squad": published["squad_f1"]}
-    suffix, parts, lost = chosen.removeprefix("onnx_"), [], []
+    theirs = {"SST-2": published["sst2"], "SQuAD": published["squad_f1"]}
+    checkpoint, parts, lost = chosen.removeprefix("onnx_").removesuffix("_int8"), [], []
     for task, figures in theirs.items():
-        row = found.onnx.get(f"{task}_{suffix}", {})
+        row = found.onnx.get(Exported(task, checkpoint, int8=True), {})
         if "difference" in row:
-            unit = 100 if task == "sst2" else 1
+            unit = 100 if task == "SST-2" else 1
             low, high = (unit * row[f"difference_{end}"] for end in ("low", "high"))
             told = "no difference shown" if low <= 0 <= high else "a difference that is shown"
-            lost += [TASKS[task]] if high < 0 else []
+            lost += [task] if high < 0 else []
             parts.append(
-                f"{TASKS[task]} {low:+z.1f} to {high:+z.1f} points, {told} "
+                f"{task} {low:+z.1f} to {high:+z.1f} points, {told} "
                 f"(published: {figures['int8'] - figures['fp32']:+.1f})"
             )
     if not parts:

@@ -1,6 +1,6 @@
-"""What the stages after distillation measured of the student's variants, read from metrics/, and how it was made."""
+"""What the stages after distillation measured of the student's variants, read from their files, and how it was made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +9,7 @@ from stages.core.artifacts import read_json
 from stages.core.params import Params
 from stages.measurement.machine import LIBRARIES
 from stages.measurement.variants import VARIANTS
+from stages.reporting.exported import Exported, load_exported
 from stages.reporting.published import PARAMETERS
 from stages.reporting.statistics import Interval
 
@@ -59,14 +60,14 @@ class Making:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What the stages after distillation wrote: a mapping from row to figures for each folder of metrics.
+    """What the stages after distillation wrote: a mapping from row to figures for each table.
 
     `notes` say, by data set, what it lacks of the official one.
     """
 
     compression: Rows
     quality: Rows
-    onnx: Rows
+    onnx: Mapping[Exported, Mapping[str, Any]]
     speed: Rows
     summary: Mapping[str, Any]
     rounds: int
@@ -126,16 +127,19 @@ class Measurements:
         return row["mlm_loss_difference"], Interval(low, high)
 
 
-def load_measurements(metrics: Path, data: Path, models: Sequence[str], making: Making) -> Measurements:
-    """Read the JSON files of the variants and of the given `models`; UserError if one is missing or damaged.
+def load_measurements(
+    metrics: Path, data: Path, models: Sequence[str], tasks: Collection[str], making: Making
+) -> Measurements:
+    """Read the JSON files of the variants, `models` and exported `tasks`; UserError if one is missing or damaged.
 
-    `data` holds the data sets, and in eval/speed the rounds of speed-bench and their summary.
+    `data` holds the data sets, in eval/onnx the task models' figures, and in eval/speed the rounds of speed-bench and
+    their summary.
     """
     names, speed = [variant.name for variant in VARIANTS], data / "eval/speed"
     return Measurements(
         compression={name: read_json(metrics / "compression" / f"{name}.json") for name in names},
         quality={name: read_json(metrics / "quality" / f"{name}.json") for name in names},
-        onnx={path.stem: read_json(path) for path in sorted((metrics / "onnx").glob("*.json"))},
+        onnx=load_exported(metrics / "onnx", data / "eval/onnx", tasks),
         speed={name: read_json(metrics / "speed" / f"{name}.json") for name in models},
         summary=read_json(speed / "summary.json"),
         rounds=len(read_json(speed / "rounds.json")["compression"]["baseline"]),

@@ -1,4 +1,4 @@
-"""Uploads a folder of `models/` with its card to the hub: `make publish MODEL=distilbert REPO=owner/name`.
+"""Uploads a model with its card to the hub: `make publish MODEL=distilbert REPO=owner/name`.
 
 Without `UPLOAD=1` it only shows what would be sent. The card that is sent is the folder's own with the last report's
 tables of that model's scores, sizes and speed.
@@ -30,11 +30,13 @@ SECTIONS = {
     "pruned": VARIANTS,
     "quantized": VARIANTS,
     "combined": VARIANTS,
-    "onnx": (*VARIANTS, "Task models in ONNX Runtime"),
+    "onnx": VARIANTS,
 }
+TASK_MODELS = Path("task_models")
+OF_TASK_MODELS = ("How close ONNX and INT8 are", "Task models in ONNX Runtime")
+HOW_MADE = "Of the last report of the pipeline that made it."
 HOW_SCORED = (
-    "Of the last report of the pipeline that made it. Task scores are of copies that were fine-tuned on each task; "
-    "these are not part of this repository unless its files say so."
+    f"{HOW_MADE} Task scores are of copies that were fine-tuned on each task; these are not part of this repository."
 )
 
 
@@ -55,12 +57,18 @@ class Upload:
 
 
 def prepare(model: str, repository: str, models: Path = MODELS, tables: Path = TABLES) -> Upload:
-    """Gather the files and the card of `models/<model>`; UserError if either is missing or the name is no hub id."""
+    """Gather the files and the card of a folder: `models/<model>`, or that of a task model, named by its path.
+
+    Raises UserError if either is missing or the name is no hub id.
+    """
     if not MODEL_ID.fullmatch(repository):
         raise UserError(f"REPO={repository}: expected owner/name")
-    folder = models / model
+    of_a_task = TASK_MODELS.name in Path(model).parts
+    folder = models.parent / model if of_a_task else models / model
     if not (folder / CARD).is_file():
+        there = sorted(path.parent for path in (models.parent / TASK_MODELS).glob(f"*/*/{CARD}"))
         known = sorted(path.parent.name for path in models.glob(f"*/{CARD}"))
+        known += [path.relative_to(models.parent).as_posix() for path in there]
         raise UserError(f"{folder}: no checkpoint with a card; `dvc repro` makes them, now here: {', '.join(known)}")
     if not tables.is_file():
         raise UserError(f"{tables}: not found; `dvc repro report` makes it")
@@ -69,8 +77,9 @@ def prepare(model: str, repository: str, models: Path = MODELS, tables: Path = T
     card = card.replace(f'"{folder.as_posix()}/', '"')  # its files, wherever they are downloaded to
     text = tables.read_text(encoding="utf-8")
     found, about = unfold(text), text.partition("###")[0].strip()
-    shown = [f"### {title}\n\n{found[title]}" for title in SECTIONS.get(model, SCORES) if title in found]
-    return Upload(repository, files, "\n\n".join([card.strip(), "## Results", about, HOW_SCORED, *shown]) + "\n")
+    sections, how = (OF_TASK_MODELS, HOW_MADE) if of_a_task else (SECTIONS.get(model, SCORES), HOW_SCORED)
+    shown = [f"### {title}\n\n{found[title]}" for title in sections if title in found]
+    return Upload(repository, files, "\n\n".join([card.strip(), "## Results", about, how, *shown]) + "\n")
 
 
 def send(upload: Upload, private: bool, api: HfApi) -> str:
@@ -110,8 +119,8 @@ def is_reported() -> bool:
 
 def main() -> None:
     """Show what the command line names, and send it where that was asked for."""
-    parser = argparse.ArgumentParser(description="Upload a folder of models/ with its card to the hub.")
-    parser.add_argument("--model", required=True, help="folder in models/")
+    parser = argparse.ArgumentParser(description="Upload a model with its card to the hub.")
+    parser.add_argument("--model", required=True, help="folder in models/, or task_models/<task>/<model>")
     parser.add_argument("--repository", required=True, help="owner/name on the hub")
     parser.add_argument("--upload", action="store_true", help="send it; without, only show what would be sent")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
