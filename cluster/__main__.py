@@ -23,7 +23,7 @@ from rich.console import Console
 from cluster.agent import Job
 from cluster.display import Display
 from cluster.pipeline import DvcPipeline
-from cluster.scheduler import Board, State, schedule
+from cluster.scheduler import Board, State, kind, schedule
 from cluster.workers import RayWorkers
 from cluster.workspace import Head
 from stages.core import entry, waiting
@@ -134,14 +134,13 @@ def write_seconds(board: Board) -> None:
 
 def threads(stage: str, params: Params) -> int:
     """Return how many threads a stage computes with, after which its CPUs are counted where `resources` has none."""
-    name = stage.partition("@")[0]
     own = {
         "teacher": params.teacher.threads,
         **dict.fromkeys(DISTILLATIONS, params.distill.threads),
         **dict.fromkeys(EVALUATIONS, params.finetune.threads),
         "onnx-eval": max(params.finetune.threads or 1, params.hardware.threads),  # for training, and for scoring
     }
-    return own.get(name) or params.hardware.threads
+    return own.get(kind(stage)) or params.hardware.threads
 
 
 def how_to_wait(given: str | None, chosen: str | None, alone: bool) -> str | None:

@@ -143,10 +143,10 @@ class Board:
         """
         kinds: dict[str, list[float]] = {}
         for stage, seconds in self._known.items():
-            kinds.setdefault(_kind(stage), []).append(seconds)
+            kinds.setdefault(kind(stage), []).append(seconds)
         unknown = 2 * max(self._known.values(), default=1.0)
-        likely = {kind: fmean(found) for kind, found in kinds.items()}
-        return {stage: self._known.get(stage, likely.get(_kind(stage), unknown)) for stage in self.upstream}
+        likely = {name: fmean(found) for name, found in kinds.items()}
+        return {stage: self._known.get(stage, likely.get(kind(stage), unknown)) for stage in self.upstream}
 
     def next(self, ended: Set[str] = frozenset()) -> str | None:
         """Return the most urgent stage that waits for nothing more: of those with the longest way to go the deepest.
@@ -217,7 +217,8 @@ class Board:
         return [stage for stage, progress in self.stages.items() if progress.state is state]
 
 
-def _kind(stage: str) -> str:
+def kind(stage: str) -> str:
+    """Return the name of the stage that a cell belongs to: `glue-eval` for `glue-eval@bert-CoLA-42`."""
     return stage.partition("@")[0]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from math import sqrt
 
 import numpy as np
@@ -128,16 +129,24 @@ def test_pruned_weights_are_still_zero_after_fine_tuning(project):
     assert zeros("SQuAD/distilbert") == [0.0] * 6
 
 
+@contextmanager
+def away(path):
+    """Take a file away for a while."""
+    path.rename(path.with_suffix(".away"))
+    try:
+        yield
+    finally:
+        path.with_suffix(".away").rename(path)
+
+
 def test_a_failure_leaves_the_last_files(project, monkeypatch):
     monkeypatch.chdir(project)
     before = digest(project / "models/onnx", project / "metrics/onnx")
-    data = project / "data/corpus/dev.parquet"
-    data.rename(data.with_suffix(".away"))
-    try:
-        with pytest.raises(UserError, match=r"data/corpus/dev\.parquet: not found"):
-            onnx_export.main()
-    finally:
-        data.with_suffix(".away").rename(data)
+    with (
+        away(project / "data/corpus/dev.parquet"),
+        pytest.raises(UserError, match=r"data/corpus/dev\.parquet: not found"),
+    ):
+        onnx_export.main()
     assert digest(project / "models/onnx", project / "metrics/onnx") == before
     assert {path.name for path in (project / "models").iterdir()} == {"distilbert", "pruned", "onnx"}
 
@@ -145,13 +154,11 @@ def test_a_failure_leaves_the_last_files(project, monkeypatch):
 def test_a_cell_that_fails_leaves_its_last_files(project, monkeypatch):
     monkeypatch.chdir(project)
     before = digest(project / "task_models", project / "data/eval")
-    data = project / "data/squad/dev.parquet"
-    data.rename(data.with_suffix(".away"))
-    try:
-        with pytest.raises(UserError, match=r"data/squad/dev\.parquet: not found"):
-            onnx_eval.main(["--model", "pruned", "--task", "SQuAD"])
-    finally:
-        data.with_suffix(".away").rename(data)
+    with (
+        away(project / "data/squad/dev.parquet"),
+        pytest.raises(UserError, match=r"data/squad/dev\.parquet: not found"),
+    ):
+        onnx_eval.main(["--model", "pruned", "--task", "SQuAD"])
     assert digest(project / "task_models", project / "data/eval") == before
 
 
