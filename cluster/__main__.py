@@ -22,6 +22,7 @@ from rich.console import Console
 
 from cluster.agent import Job
 from cluster.display import Display
+from cluster.parameters import parse_once
 from cluster.pipeline import DvcPipeline
 from cluster.scheduler import Board, State, kind, schedule
 from cluster.workers import RayWorkers
@@ -64,6 +65,7 @@ def main() -> None:
 
 def reproduce(params: Params, targets: Sequence[str], jobs: int | None, address: str | None) -> Board:
     """Bring the stages up to date; raises UserError where DVC or Ray cannot begin."""
+    parse_once()
     try:
         with Repo(_wait_for_lock=True) as repo:
             head = describe(repo)
@@ -73,7 +75,15 @@ def reproduce(params: Params, targets: Sequence[str], jobs: int | None, address:
             def job(stage: str) -> Job:
                 log = Path(repo.root_dir) / LOGS / f"{stage}.log"
                 files = dict(zip(("dvc.yaml", "dvc.lock"), pipeline.reduced(stage), strict=True))
-                return Job(stage, "", str(log), files, tuple(pipeline.inputs(stage)), pipeline.expected(stage))
+                return Job(
+                    stage,
+                    workspace="",
+                    log=str(log),
+                    files=files,
+                    inputs=tuple(pipeline.inputs(stage)),
+                    expected=pipeline.expected(stage),
+                    record=pipeline.stays_here(stage),
+                )
 
             def resources(stage: str) -> StageResources:
                 found = params.resources_of(stage)

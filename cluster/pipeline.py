@@ -86,14 +86,14 @@ class DvcPipeline:
         return None
 
     def take(self, stages: Sequence[str]) -> Mapping[str, str]:
-        """Take what workers made from the run cache; a message for each stage of which there is nothing."""
+        """Take what was made from the run cache, or from this workspace; a message for each stage that is in none."""
         missing = {}
         for name in stages:
-            if self.stays_here(name):
-                self._reload(name)  # it ran in this workspace, and DVC has written it down
-                continue
             stage = self._stages[name]
             try:
+                if self.stays_here(name):  # and DVC has written it down
+                    self._reload(name)
+                    continue
                 if self._remote:
                     self._fetch(stage)
                 with self._repo.lock, nothing_executed():
@@ -109,8 +109,9 @@ class DvcPipeline:
         self._taken[stage] = self._stages[stage]
 
     def _reload(self, stage: str) -> None:
-        self._repo._reset()
-        (self._stages[stage],) = self._repo.stage.collect(stage)
+        with self._repo.lock:  # in which DVC writes dvc.lock
+            self._repo._reset()
+            (self._stages[stage],) = self._repo.stage.collect(stage)
 
     def write(self, after: float = 0.0) -> None:
         """Write down in `dvc.lock` what was taken, all of it or nothing; a run that is killed before takes it again.

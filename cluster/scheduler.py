@@ -63,7 +63,7 @@ class Pipeline(Protocol):
         """
 
     def take(self, stages: Sequence[str]) -> Mapping[str, str]:
-        """Take what was run elsewhere into the workspace; a message for each stage whose results are not there."""
+        """Take what was run into the workspace; a message for each stage whose results are not there."""
 
     def stays_here(self, stage: str) -> bool:
         """Whether only this machine's workspace can run it."""
@@ -105,6 +105,7 @@ class Progress:
     started: float | None = None
     seconds: float | None = None  # of its last run
     attempts: int = 0
+    must_run: bool = False  # since nothing else brings it up to date
     message: str = ""
 
 
@@ -251,6 +252,7 @@ def _schedule(
         _hand_on(board, pipeline, workers, watch, clock)
         if not board.busy:
             return
+        _look_ahead(board, pipeline, workers, clock)
         outcomes = workers.wait(POLL_SECONDS)
         for stage in workers.begun():
             board.begin(stage, clock())
@@ -274,32 +276,52 @@ def _hand_on(
         may_stay = workers.may_stay(stage)
         if may_stay and board.busy and stage in board.exclusive:
             return  # it would have to wait, and something more urgent may become ready before
+        if _settle(stage, board, pipeline, clock):
+            alone = may_stay and board.runs_alone(stage)
+            others = (other for other in board.named(State.WAITING) if other != stage)
+            go_on = alone and not all(map(pipeline.stays_here, others))  # elsewhere, after it
+            if alone and not go_on:
+                workers.dismiss()
+            _submit(stage, alone, board, pipeline, workers)
+            if alone:
+                board.begin(stage, clock())
+            if go_on and stage not in board.exclusive:
+                workers.prepare()
+        watch(board)
+
+
+def _look_ahead(board: Board, pipeline: Pipeline, workers: Workers, clock: Callable[[], float]) -> None:
+    """Settle what is likely to be next while others run, so that no place stays empty for it when one ends.
+
+    Not beside a measurement, nor on a cluster, where more is handed on than runs and settling may have to wait for the
+    remote, nor for what asks for a GPU, which runs for longer than that.
+    """
+    stage, busy = board.next(), {*board.named(State.HANDED_ON), *board.named(State.RUNNING)}
+    if stage and not any(one in board.exclusive for one in (stage, *busy)) and workers.may_stay(stage):
+        _settle(stage, board, pipeline, clock)
+
+
+def _settle(stage: str, board: Board, pipeline: Pipeline, clock: Callable[[], float]) -> bool:
+    """Bring the stage up to date if that takes no execution; whether it takes one."""
+    if not board.stages[stage].must_run:
         try:
             settled = pipeline.settle(stage)
         except CannotRun as error:
             board.end(stage, State.FAILED, clock(), str(error))
-        else:
-            if settled:
-                board.end(stage, settled, clock())
-            else:
-                alone = may_stay and board.runs_alone(stage)
-                others = (other for other in board.named(State.WAITING) if other != stage)
-                go_on = alone and not all(map(pipeline.stays_here, others))  # elsewhere, after it
-                if alone and not go_on:
-                    workers.dismiss()
-                _submit(stage, alone, board, pipeline, workers)
-                if alone:
-                    board.begin(stage, clock())
-                if go_on and stage not in board.exclusive:
-                    workers.prepare()
-        watch(board)
+            return False
+        if settled:
+            board.end(stage, settled, clock())
+            return False
+        board.stages[stage].must_run = True
+    return True
 
 
 def _submit(stage: str, here: bool, board: Board, pipeline: Pipeline, workers: Workers) -> None:
     """Hand the stage on, to this machine's own workspace if it is to run `here` or can run nowhere else."""
     board.hand_on(stage)
     here = here or pipeline.stays_here(stage)
-    if here:
+    # DVC is to write no stage down before those that it needs, and writing would disturb a measurement.
+    if here and (pipeline.stays_here(stage) or stage in board.exclusive):
         pipeline.write()
     workers.submit(stage, here)
 
@@ -318,4 +340,5 @@ def _collect(
             board.stages[stage].message = message
             last = board.stages[stage].attempts == ATTEMPTS - 1
             alone = stage in board.exclusive and workers.may_stay(stage)
-            _submit(stage, alone or last or outcome.end is End.UNFIT, board, pipeline, workers)
+            changed = outcome.end is End.UNFIT or stage in missing  # workers have the code as it was
+            _submit(stage, alone or last or changed, board, pipeline, workers)

@@ -17,6 +17,8 @@ from operator import ge
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from cluster import workspace
 from cluster.agent import Agent, Job
 from cluster.scheduler import End, Outcome
@@ -29,6 +31,7 @@ JOINS = 3  # tries to join a cluster whose head does not get its part of the con
 JOIN_SECONDS = 2.0  # between them
 ROUNDING = 1e-6  # of sums of fractions
 DEBUGGER = "PYTHONBREAKPOINT"
+AUTOSCALER = "/monitor.py"  # as Ray starts it
 
 
 class RayWorkers:
@@ -294,6 +297,8 @@ class RayWorkers:
                 if not isinstance(error, ConnectionAbortedError) or not left:
                     raise ConnectionError(f"Ray: {' '.join(str(error).split())}") from error
                 time.sleep(JOIN_SECONDS)
+        if not self._address:
+            _end_autoscaler()
         untyped.cloudpickle.register_pickle_by_value(workspace)
         self._task = ray.remote(max_retries=0)(workspace.run)
         if self._address:
@@ -329,6 +334,14 @@ class RayWorkers:
     def _here_ended(self, future: Future[Outcome]) -> Outcome:
         del self._here[future]
         return future.result()
+
+
+def _end_autoscaler() -> None:
+    """End the part of a Ray started here that adds machines: there are none, and Ray's end waits a second for it."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if any(part.endswith(AUTOSCALER) for part in child.cmdline()):
+                child.kill()
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """What a worker is told of its stage, and what a person sees of a run."""
 
 import io
+import os
 import shutil
 import subprocess
 from concurrent.futures import Future
@@ -8,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.dependency import param
+from dvc.fs import LocalFileSystem
+from dvc.parsing.context import Context
 from dvc.repo import Repo
 from dvc.stage.serialize import to_pipeline_file, to_single_stage_lockfile
+from dvc.utils import serialize
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from cluster import parameters
 from cluster.__main__ import how_to_wait, threads
 from cluster.agent import Job
 from cluster.display import Display
@@ -102,6 +108,34 @@ def test_the_table_shows_what_each_running_stage_printed_last(tmp_path: Path) ->
         assert len(row) <= width
         assert "loaded" not in stream.getvalue()
         assert any(line.startswith("teacher ") for line in lines)  # which has printed nothing yet
+
+
+def test_a_parameter_file_is_parsed_once_for_as_long_as_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = []
+
+    original = parameters._load
+
+    def load(path: str, fs: Any) -> Any:
+        parsed.append(path)
+        return original(path, fs)
+
+    for module in (param, serialize):
+        monkeypatch.setattr(module, "load_path", module.load_path)  # as it is now, at the end
+    monkeypatch.setattr(parameters, "_load", load)
+    parameters.parse_once()
+    file, fs = tmp_path / "params.yaml", LocalFileSystem()
+    for number in (1, 2):
+        file.write_text(f"a: {{b: {number}}}")  # of the same size
+        os.utime(file, ns=(number, number))
+        for read in (param.read_param_file(fs, str(file)), Context.load_from(fs, str(file)).data):
+            assert read == {"a": {"b": number}}
+            read["a"]["b"] = 0  # what one does with it is nothing to others
+    assert len(parsed) == 2
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        param.read_param_file(fs, str(file))
 
 
 class StandIn(RayWorkers):

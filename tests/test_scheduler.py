@@ -26,9 +26,11 @@ class FakePipeline:
     lost_results: dict[str, int] = field(default_factory=dict)  # how often the results of a stage are not there
     there: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)  # whether they must run
 
     def settle(self, stage: str) -> State | None:
         assert self.upstream[stage] <= self.there
+        self.asked.append(stage)
         if state := self.settled.get(stage):
             self.there.add(stage)
             return state
@@ -242,7 +244,7 @@ def test_a_worker_lost_again_and_again_is_a_failure() -> None:
 def test_results_that_do_not_arrive_are_made_again() -> None:
     states, workers = run(FakePipeline({"a": frozenset()}, lost_results={"a": 1}))
     assert states == {"a": State.DONE}
-    assert len(workers.submitted) == 2
+    assert workers.submitted == [("a", False), ("a", True)]  # here, since workers have the code as it was
 
 
 def test_what_most_stages_wait_for_goes_first() -> None:
@@ -364,7 +366,41 @@ def test_one_of_each_kind_tells_how_long_its_like_take() -> None:
     assert order == ["short@0", "short@1", "long@0", "long@1", "long@2", "short@2"]  # each chosen before one ends
 
 
-def test_what_was_taken_is_written_down_at_the_end_and_before_a_stage_reads_the_workspace() -> None:
+@pytest.mark.parametrize(
+    ("local", "exclusive", "early"), [(True, "", ["a", "b"]), (False, "", ["a"]), (True, "b", ["a", "c"])]
+)
+def test_what_is_next_is_settled_while_others_run(local: bool, exclusive: str, early: list[str]) -> None:
+    asked: list[list[str]] = []
+
+    class Watching(FakeWorkers):
+        def wait(self, seconds: float) -> list[Outcome]:
+            asked.append(list(pipeline.asked))
+            return super().wait(seconds)
+
+    graph = {"a": frozenset[str](), "b": frozenset[str](), "c": frozenset[str]()}
+    pipeline, clock = FakePipeline(graph, settled={"b": State.CACHED}), Clock()
+    schedule(pipeline, Watching(clock, 1, local=local), clock=lambda: clock.now, exclusive={exclusive})
+    assert [pipeline.there, sorted(pipeline.asked)] == [{"a", "b", "c"}, ["a", "b", "c"]]  # each once
+    assert asked[0] == early
+
+
+def test_nothing_is_settled_beside_a_measurement() -> None:
+    asked: list[list[str]] = []
+
+    class Watching(FakeWorkers):
+        def wait(self, seconds: float) -> list[Outcome]:
+            asked.append(list(pipeline.asked))
+            return super().wait(seconds)
+
+    pipeline, clock = FakePipeline({"a": frozenset(), "b": frozenset({"a"}), "c": frozenset({"a"})}), Clock()
+    schedule(pipeline, Watching(clock, 1, local=True), clock=lambda: clock.now, exclusive={"b", "c"})
+    assert asked == [["a"], ["a", "b"], ["a", "b", "c"]]
+
+
+@pytest.mark.parametrize(("kept_by_dvc", "exclusive", "written"), [(0, 0, set()), (1, 0, {"a"}), (0, 1, {"a"})])
+def test_what_was_taken_is_written_down_at_the_end_and_before_what_it_would_disturb(
+    kept_by_dvc: int, exclusive: int, written: set[str]
+) -> None:
     seen = {}
 
     class Watching(FakeWorkers):
@@ -373,9 +409,10 @@ def test_what_was_taken_is_written_down_at_the_end_and_before_a_stage_reads_the_
             super().submit(stage, here)
 
     graph = {"a": frozenset[str](), "b": frozenset({"a"}), "c": frozenset({"b"})}
-    pipeline, clock = FakePipeline(graph, here=frozenset({"b"})), Clock()
-    schedule(pipeline, Watching(clock, 1), clock=lambda: clock.now)
-    assert seen["b"] == {"a"}
+    pipeline, clock = FakePipeline(graph, here=frozenset({"b"} if kept_by_dvc else ())), Clock()
+    alone = {"b"} if exclusive else set[str]()
+    schedule(pipeline, Watching(clock, 1, local=True), clock=lambda: clock.now, exclusive=alone)
+    assert seen["b"] == written
     assert pipeline.written == {"a", "b", "c"}
 
 
