@@ -1,4 +1,4 @@
-"""Stage `speed-bench`: load time, latency, throughput and memory, every model in fresh processes by turns."""
+"""Stage `speed-bench`: load time, latency and throughput, every model in fresh processes by turns."""
 
 from pathlib import Path
 from typing import Any
@@ -38,19 +38,13 @@ def main() -> None:
 
 def check(params: Params) -> tuple[list[list[str]], dict[str, int]]:
     """Refuse what would fail after minutes of measuring; returns the sentence pairs to be timed, and models' sizes."""
-    from stages.core.artifacts import read_json
     from stages.finetuning.cells import read_rows
     from stages.measurement.facts import checkpoint_facts
     from stages.measurement.variants import VARIANTS
 
     longest = max(*params.speed_bench.lengths, params.speed_bench.throughput_length)
     for variant in VARIANTS:
-        config = variant.require().checkpoint / "config.json"
-        positions = read_json(config).get("max_position_embeddings")
-        if positions is None:
-            raise UserError(f"{config}: max_position_embeddings: missing; delete {config.parent} and run `dvc repro`")
-        if longest > positions:
-            raise UserError(f"params.yaml: speed_bench: {longest} tokens exceed the model's {positions} positions")
+        variant.require().require_positions(longest)
     for name, folder in params.models.items():
         if not Path(folder, "config.json").is_file():
             raise UserError(f"{folder}: holds no checkpoint; `dvc repro` makes it, or take {name} out of `models`")

@@ -31,7 +31,7 @@ from stages.measurement.memory import PeakMemory
 from stages.measurement.rounds import interleaved, summarise
 from stages.measurement.sizes import compressed_megabytes, megabytes
 from stages.measurement.timing import percentile, repeated, spread, timed
-from stages.measurement.worker import measured
+from stages.measurement.worker import onnx_model, peak_memory, times
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
@@ -103,7 +103,7 @@ def test_what_is_timed_of_a_model() -> None:
         clock.work(0.25)
         return lambda rows, tokens: clock.work(batches.pop(0) if rows == 8 else one_row[tokens].pop(0))
 
-    found = measured(load, {**SPECIFICATION, "throughput_length": 32}, clock)
+    found = times(load, {**SPECIFICATION, "throughput_length": 32}, clock)
     assert found["load_ms"] == 250.0
     assert found["cold_start_ms"] == 5000.0
     assert found["latency_ms"] == {"16": [1000.0, 3000.0, 2000.0], "64": [4000.0, 5000.0, 6000.0]}
@@ -111,24 +111,73 @@ def test_what_is_timed_of_a_model() -> None:
     assert batches == one_row[16] == one_row[64] == []
 
 
-def test_without_batches_there_is_no_throughput() -> None:
-    sizes: list[int] = []
-    found = measured(lambda: lambda rows, tokens: sizes.append(rows), {**SPECIFICATION, "batches": 0})
-    assert "throughput" not in found
-    assert set(sizes) == {1}
+@pytest.mark.parametrize("when", ["loading", "running"])
+def test_peak_memory_is_of_loading_and_of_single_rows(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.core.allocator.give_back_freed_memory", lambda: None)  # for good, in this process
+    calls: list[tuple[int, int]] = []
 
+    def take(now: str) -> None:
+        if now == when:
+            fresh_pages().close()
 
-def test_peak_memory_is_of_single_rows() -> None:
     def load() -> Callable[[int, int], None]:
-        return lambda rows, tokens: fresh_pages().close() if rows == 8 else None
+        take("loading")
 
-    assert measured(load, {**SPECIFICATION, "throughput_length": 32})["peak_memory_mb"] < 16
-    single = {**SPECIFICATION, "throughput_batch": 1, "throughput_length": 32}
+        def infer(rows: int, tokens: int) -> None:
+            calls.append((rows, tokens))
+            take("running")
 
-    def load_large() -> Callable[[int, int], None]:
-        return lambda rows, tokens: fresh_pages().close()
+        return infer
 
-    assert 60 < measured(load_large, single)["peak_memory_mb"] < 80
+    assert 60 < peak_memory(load, SPECIFICATION)["peak_memory_mb"] < 80
+    assert calls == [(1, 16), (1, 64)]
+
+
+@pytest.mark.parametrize(("figure", "arena"), [("times", True), ("memory", False)])
+def test_onnx_runtime_has_its_arena_only_where_it_is_timed(
+    figure: str, arena: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Opened(Exception):  # noqa: N818 - not an error
+        pass
+
+    def opened(path: Path, threads: int, arena: bool) -> None:
+        raise Opened(arena)
+
+    monkeypatch.setattr("stages.core.allocator.give_back_freed_memory", lambda: None)
+    monkeypatch.setattr("stages.deployment.session.open_session", opened)
+    with pytest.raises(Opened, match=str(arena)):
+        onnx_model({**SPECIFICATION, "figure": figure, "path": "model.onnx", "threads": 1, "vocabulary": 10})
+
+
+BLOCKS = """
+import ctypes, sys
+from stages.measurement.worker import peak_memory
+
+free = ctypes.CDLL(None).free
+malloc = ctypes.CDLL(None).malloc
+malloc.restype, malloc.argtypes, free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+def block(mebibytes):
+    address = malloc(mebibytes << 20)
+    ctypes.memset(address, 1, mebibytes << 20)
+    return address
+
+def load():
+    free(block(24))  # after which glibc by itself keeps blocks of up to that size
+    below = block(20)
+    block(1)  # which stays and keeps it from giving the one below back
+    free(below)
+    return lambda rows, tokens: free(block(21))
+
+print(peak_memory(load, {"lengths": [16]})["peak_memory_mb"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_peak_memory_counts_no_block_that_was_freed_before() -> None:
+    command = [sys.executable, "-c", BLOCKS]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(found.stdout) == pytest.approx(24, abs=1.5)  # and not 20 + 1 + 21
 
 
 def one_round(factor: float) -> dict[str, object]:
@@ -136,7 +185,6 @@ def one_round(factor: float) -> dict[str, object]:
         "load_ms": 100 * factor,
         "cold_start_ms": 10 * factor,
         "throughput": 50 / factor,
-        "peak_memory_mb": 7.0,
         "latency_ms": {"16": [factor * value for value in (1.0, 2.0, 3.0, 4.0, 10.0)], "64": [5.0 * factor]},
     }
 
@@ -151,14 +199,13 @@ def test_rounds_reduce_to_medians_of_each_round_s_percentiles() -> None:
 
 def test_a_row_of_the_table_has_the_contract_s_keys() -> None:
     settings = load_params(ROOT / "profiles/tiny.yaml").speed_bench
-    facts = {"size_mb": 1.5, "compressed_mb": 1.0, "parameters": 12, "sparsity": 0.5}
+    facts = {"size_mb": 1.5, "compressed_mb": 1.0, "parameters": 12, "sparsity": 0.5, "peak_memory_mb": 7.0}
     found = row(facts, [one_round(1.0)], settings)
     assert found == {
         **facts,
         "load_ms": 100.0,
         "cold_start_ms": 10.0,
         "throughput": 50.0,
-        "peak_memory_mb": 7.0,
         "throughput_batch": settings.throughput_batch,
         "throughput_length": settings.throughput_length,
         "latency_ms": {"16": {"p50": 3.0, "p90": 10.0}, "64": {"p50": 5.0, "p90": 5.0}},

@@ -55,13 +55,14 @@ def test_every_variant_has_its_losses_and_its_measurements(project: Path) -> Non
     assert sorted(losses) == sorted(measured) == NAMES
     for name in NAMES:
         assert {"mlm_loss", "distill_loss", "cosine_loss", "accuracy"} <= losses[name].keys()
-        assert all(float(str(measured[name][key])) > 0 for key in ("size_mb", "load_ms", "cold_start_ms", "throughput"))
+        positive = ("size_mb", "peak_memory_mb", "load_ms", "cold_start_ms", "throughput")
+        assert all(float(str(measured[name][key])) > 0 for key in positive)
     assert sorted(rows(project, "speed")) == ["bert", "distilbert"]
 
 
 def test_every_timed_figure_keeps_its_spread(project: Path) -> None:
     summary = json.loads((project / "data/eval/speed/summary.json").read_text())
-    timed = {"load_ms", "cold_start_ms", "throughput", "peak_memory_mb"}
+    timed = {"load_ms", "cold_start_ms", "throughput"}
     timed |= {f"latency_ms.{length}.{share}" for length in (8, 16) for share in ("p50", "p90")}
     for name in NAMES:
         assert summary["compression"][name].keys() == timed
@@ -126,11 +127,12 @@ def command_of(process: psutil.Process) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["torch", "onnx"])
+@pytest.mark.parametrize("stage", [size_bench, speed_bench])
 def test_a_measured_process_that_is_killed_ends_the_stage_in_one_line(
-    project: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    project: Path, stage: ModuleType, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stages.measurement.variants.VARIANTS", VARIANTS[3:5])  # one of each kind
-    outputs = [project / "metrics", project / "data/eval/speed"]
+    outputs = [project / "metrics", project / "data/eval"]
     before, killed = digest(*outputs), threading.Event()
 
     def kill_the_first() -> None:
@@ -145,7 +147,7 @@ def test_a_measured_process_that_is_killed_ends_the_stage_in_one_line(
         with pytest.raises(
             UserError, match=r"(combined|onnx_baseline): the measurement failed: .* \(signal 9\)"
         ) as caught:
-            speed_bench.main()
+            stage.main()
     finally:
         killed.set()
         killer.join()

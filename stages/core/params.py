@@ -329,12 +329,12 @@ class QualityEval(Section):
 
 
 class SpeedBench(Section):
-    """Stage `speed-bench`."""
+    """Stage `speed-bench`, and the peak memory that `size-bench` takes."""
 
     threads: int = Field(ge=1, le=1024, description="CPU threads of a measured model")
     rounds: int = Field(ge=1, description="fresh processes a model; the models take turns")
     lengths: list[Annotated[int, Field(ge=4, le=512)]] = Field(
-        min_length=1, description="tokens, for latency at batch 1"
+        min_length=1, description="tokens, for latency and memory at batch 1"
     )
     warmup: int = Field(ge=0, description="inferences before the measured ones")
     repeats: int = Field(ge=1, description="measured inferences a length and round")

@@ -1,6 +1,5 @@
 """Threads, precision and quiet libraries: what every stage that uses torch sets first."""
 
-import ctypes
 import os
 import warnings
 from typing import TYPE_CHECKING
@@ -10,12 +9,11 @@ from torch import nn
 from transformers.utils import logging
 
 from stages.core import entry
+from stages.core.allocator import keep_freed_memory
 from stages.core.params import Hardware
 
 if TYPE_CHECKING:  # which takes seconds to import
     from transformers import TrainingArguments
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def configure(hardware: Hardware, threads: int | None = None) -> None:
@@ -23,22 +21,10 @@ def configure(hardware: Hardware, threads: int | None = None) -> None:
     torch.set_num_threads(threads or hardware.threads)
     if entry.in_group():  # in each process of which accelerate would set another number
         os.environ.setdefault("OMP_NUM_THREADS", str(threads or hardware.threads))
-    _keep_freed_memory()
+    keep_freed_memory()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     warnings.filterwarnings("ignore", message=".*pin_memory.*no accelerator.*")
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc reuse the memory of freed tensors, of which every training step needs as much again.
-
-    By default it maps each large tensor anew and gives it back when freed; faulting the pages in took an eighth of a
-    step of BERT-base's distillation in a virtual machine (`benchmarks/distillation.py`). Other C libraries go without.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def use_bf16(hardware: Hardware) -> bool:

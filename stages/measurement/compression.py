@@ -1,4 +1,4 @@
-"""The row of the compression table that a variant gets: its size, what it holds and what was measured of it."""
+"""The row of the compression table that a variant gets: its size, what it holds, its memory and its times."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,27 +12,30 @@ FEWEST_BATCHES = 3  # of which the median gives the throughput
 
 
 def measure(variant: Variant, vocabulary: int, settings: SpeedBench) -> Round:
-    """Measure a variant once: in one fresh process, and for ONNX in a second one without the memory arena.
+    """Time a variant once, in a fresh process."""
+    batches = max(FEWEST_BATCHES, settings.repeats // 4)
+    return _measure(variant, vocabulary, settings, {"figure": "times", "batches": batches})
 
-    ONNX Runtime's arena makes inference faster and the process larger, so that each figure is taken as it is used.
-    Peak memory is of loading and single rows.
-    """
+
+def peak_memory(variant: Variant, vocabulary: int, settings: SpeedBench) -> float:
+    """Return a variant's peak memory in MiB, of loading it and of single rows, in a fresh process."""
+    found: float = _measure(variant, vocabulary, settings, {"figure": "memory"})["peak_memory_mb"]
+    return round(found, 1)
+
+
+def _measure(variant: Variant, vocabulary: int, settings: SpeedBench, what: Mapping[str, Any]) -> dict[str, Any]:
     specification: dict[str, Any] = {
         "kind": variant.runtime,
         "path": str(variant.path),
         "vocabulary": vocabulary,
-        "batches": max(FEWEST_BATCHES, settings.repeats // 4),
         **settings.model_dump(exclude={"rounds", "stsb_samples", "stsb_warmup"}),
+        **what,
     }
-    if variant.runtime == "torch":
-        return processes.measure(specification, variant.name)
-    figures = processes.measure({**specification, "arena": True}, variant.name)
-    lean = processes.measure({**specification, "arena": False, "warmup": 0, "repeats": 1, "batches": 0}, variant.name)
-    return {**figures, "peak_memory_mb": lean["peak_memory_mb"]}
+    return processes.measure(specification, variant.name)
 
 
 def row(facts: Mapping[str, Any], rounds: Sequence[Round], settings: SpeedBench) -> dict[str, Any]:
-    """Join what does not vary (size, parameters, sparsity) and the medians of what does."""
+    """Join what does not vary (size, memory, parameters, sparsity) and the medians of what does."""
     medians = {key: value["median"] for key, value in summarise(rounds).items()}
     latency: dict[str, dict[str, float]] = {}
     for key in [key for key in medians if key.startswith("latency_ms.")]:

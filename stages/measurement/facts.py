@@ -1,5 +1,6 @@
 """What a variant's files hold: bytes, parameters and zeros."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,11 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def model_facts(variant: Variant) -> dict[str, Any]:
-    """Parameters and vocabulary of a variant's checkpoint, and the share of zeros in the weights that it runs with."""
-    found = checkpoint_facts(variant.checkpoint)
-    if variant.runtime == "onnx":
-        found["sparsity"] = round(onnx_sparsity(variant.path, found["vocabulary"]), 4)
-    return found
+def model_facts(variant: Variant, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters and vocabulary of its `checkpoint`, and the share of zeros in the weights that a variant runs with."""
+    if variant.runtime == "torch":
+        return dict(checkpoint)
+    return {**checkpoint, "sparsity": round(onnx_sparsity(variant.path, checkpoint["vocabulary"]), 4)}
 
 
 def onnx_sparsity(path: Path, vocabulary: int) -> float:

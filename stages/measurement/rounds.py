@@ -29,11 +29,11 @@ def interleaved(
 def summarise(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
     """Reduce a model's rounds to median, low and high of each figure; latencies by length as p50 and p90 of a round.
 
-    Times in milliseconds, throughput in rows a second, memory in MiB.
+    Times in milliseconds, throughput in rows a second.
     """
     figures: dict[str, dict[str, Any]] = {
         key: spread((found[key] for found in rounds), digits)
-        for key, digits in (("load_ms", 1), ("cold_start_ms", 2), ("throughput", 2), ("peak_memory_mb", 1))
+        for key, digits in (("load_ms", 1), ("cold_start_ms", 2), ("throughput", 2))
     }
     for length in rounds[0]["latency_ms"]:
         for key, share in (("p50", 0.5), ("p90", 0.9)):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from stages.core.artifacts import read_json
 from stages.core.errors import UserError
 
 Runtime = Literal["torch", "onnx"]
@@ -30,6 +31,15 @@ class Variant:
             if not path.is_file():
                 raise UserError(f"{path}: not found; `dvc repro {self.stage}` makes it")
         return self
+
+    def require_positions(self, tokens: int) -> None:
+        """Raise UserError if the model cannot take a row of so many tokens."""
+        config = self.checkpoint / "config.json"
+        positions = read_json(config).get("max_position_embeddings")
+        if positions is None:
+            raise UserError(f"{config}: max_position_embeddings: missing; delete {config.parent} and run `dvc repro`")
+        if tokens > positions:
+            raise UserError(f"params.yaml: speed_bench: {tokens} tokens exceed the model's {positions} positions")
 
 
 def _torch(name: str, folder: str, stage: str) -> Variant:

@@ -2,7 +2,7 @@
 
 Its argument is the kind of model. For PyTorch the process is, where that is safe, a fork of one that has imported the
 libraries and never run a model (`stages.core.warm`). Loading, timing and memory count from after the imports either
-way.
+way. Memory takes a process of its own: what suits its measurement would disturb the times.
 """
 
 import json
@@ -17,9 +17,6 @@ from statistics import median
 from typing import Any
 
 from stages.core import entry, warm
-from stages.measurement.inputs import token_ids
-from stages.measurement.memory import PeakMemory, page_in_libraries
-from stages.measurement.sizes import MIB
 from stages.measurement.timing import Clock, repeated, timed
 
 Inference = Callable[[int, int], object]  # (rows, tokens a row) -> output
@@ -45,6 +42,8 @@ def torch_model(specification: dict[str, Any]) -> dict[str, Any]:
     """Measure a masked language model in PyTorch."""
     import torch
 
+    from stages.measurement.inputs import token_ids
+    from stages.measurement.memory import page_in_libraries
     from stages.modeling.loading import load_masked_lm
 
     torch.set_num_threads(specification["threads"])
@@ -61,13 +60,18 @@ def torch_model(specification: dict[str, Any]) -> dict[str, Any]:
 
 
 def onnx_model(specification: dict[str, Any]) -> dict[str, Any]:
-    """Measure a masked language model in ONNX Runtime, with its memory arena or without."""
+    """Measure a masked language model in ONNX Runtime: times with its memory arena, memory without.
+
+    The arena makes inference faster and the process larger, so that each figure is taken as it is used.
+    """
     import numpy as np
 
     from stages.deployment.session import open_session
+    from stages.measurement.inputs import token_ids
 
     def load() -> Inference:
-        session = open_session(Path(specification["path"]), specification["threads"], arena=specification["arena"])
+        arena = specification["figure"] == "times"
+        session = open_session(Path(specification["path"]), specification["threads"], arena)
 
         def infer(rows: int, tokens: int) -> object:
             ids = token_ids(rows, tokens, specification["vocabulary"])
@@ -78,40 +82,56 @@ def onnx_model(specification: dict[str, Any]) -> dict[str, Any]:
     return measured(load, specification)
 
 
-def measured(
+def measured(load: Callable[[], Inference], specification: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures that are asked for."""
+    return {"times": times, "memory": peak_memory}[specification["figure"]](load, specification)
+
+
+def times(
     load: Callable[[], Inference], specification: dict[str, Any], clock: Clock = time.perf_counter_ns
 ) -> dict[str, Any]:
-    """Time loading, the first inference, latency by length and throughput; times in ms, memory in MiB.
+    """Time loading, the first inference, latency by length, and throughput; in ms, and rows a second.
 
-    Throughput is a batch's rows over the median of the batches' seconds, and left out without batches. Peak memory is
-    that of loading and of single rows of all lengths, as published figures are of single inferences: the batches come
-    after it.
+    Throughput is a batch's rows over the median of the batches' seconds.
     """
     loaded: list[Inference] = []
-    with PeakMemory() as peak:
-        load_seconds = timed(lambda: loaded.append(load()), clock)
-        infer = loaded[0]
-        cold_seconds = timed(lambda: infer(1, min(COLD_LENGTH, max(specification["lengths"]))), clock)
-        latency = {
-            str(length): repeated(
-                lambda length=length: infer(1, length),  # type: ignore[misc]
-                specification["warmup"],
-                specification["repeats"],
-                clock,
-            )
-            for length in specification["lengths"]
-        }
-    figures = {
+    load_seconds = timed(lambda: loaded.append(load()), clock)
+    infer = loaded[0]
+    cold_seconds = timed(lambda: infer(1, min(COLD_LENGTH, max(specification["lengths"]))), clock)
+    latency = {
+        str(length): repeated(
+            lambda length=length: infer(1, length),  # type: ignore[misc]
+            specification["warmup"],
+            specification["repeats"],
+            clock,
+        )
+        for length in specification["lengths"]
+    }
+    rows, tokens = specification["throughput_batch"], specification["throughput_length"]
+    batches = repeated(lambda: infer(rows, tokens), 1, specification["batches"], clock)
+    return {
         "load_ms": 1000 * load_seconds,
         "cold_start_ms": 1000 * cold_seconds,
         "latency_ms": {length: [1000 * seconds for seconds in found] for length, found in latency.items()},
-        "peak_memory_mb": peak.growth / MIB,
+        "throughput": rows / median(batches),
     }
-    if specification["batches"]:
-        rows, tokens = specification["throughput_batch"], specification["throughput_length"]
-        batches = repeated(lambda: infer(rows, tokens), 1, specification["batches"], clock)
-        figures["throughput"] = rows / median(batches)
-    return figures
+
+
+def peak_memory(load: Callable[[], Inference], specification: dict[str, Any]) -> dict[str, Any]:
+    """Take the peak memory, in MiB, of loading and of one row of each length, as published figures are of single rows.
+
+    Freed memory goes back to the system, so that it is what was needed at once.
+    """
+    from stages.core.allocator import give_back_freed_memory
+    from stages.measurement.memory import PeakMemory
+    from stages.measurement.sizes import MIB
+
+    give_back_freed_memory()
+    with PeakMemory() as peak:
+        infer = load()
+        for length in specification["lengths"]:
+            infer(1, length)
+    return {"peak_memory_mb": peak.growth / MIB}
 
 
 def sentence_pairs(specification: dict[str, Any]) -> dict[str, Any]:

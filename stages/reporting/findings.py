@@ -90,7 +90,7 @@ def _edge(found: Measurements, android: Mapping[str, Mapping[str, Any]]) -> str:
     small = found.compression[SMALLEST]
     here = (
         f"As ONNX in INT8 it takes {small['size_mb']:.1f} MiB on disk, {small['peak_memory_mb']:.0f} MiB of memory at "
-        f"its peak and {found.latency(SMALLEST):.1f} ms for {found.middle} tokens, measured with "
+        f"its peak and {found.latency(SMALLEST):.1f} ms for {found.middle} tokens with "
         f"{found.summary['machine']['threads']} of the {found.summary['machine']['cores']} cores of this machine."
     )
     measured = [row for row in android.values() if row["status"] == MEASURED]

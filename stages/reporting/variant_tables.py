@@ -102,8 +102,9 @@ def _speed_note(found: Measurements) -> str:
         "forks of one that has imported it and run no model, the models taking turns. Latency: median of one row by "
         f"its tokens; at {found.middle} tokens also the lowest and highest round's median, the 90th percentile and the "
         "speed-up over the first variant. Rows a second in batches of "
-        f"{some['throughput_batch']} x {some['throughput_length']} tokens. Peak memory: growth of resident memory over "
-        "the process before loading, in single inferences; ONNX without the memory arena that its times are taken with."
+        f"{some['throughput_batch']} x {some['throughput_length']} tokens. Peak memory: in a process of its own, "
+        "growth of resident memory over that before loading, in single inferences, where freed memory goes back to the "
+        "system; ONNX without the memory arena that its times are taken with."
     )
 
 
