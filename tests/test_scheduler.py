@@ -366,34 +366,34 @@ def test_one_of_each_kind_tells_how_long_its_like_take() -> None:
     assert order == ["short@0", "short@1", "long@0", "long@1", "long@2", "short@2"]  # each chosen before one ends
 
 
+def asked_at_each_wait(pipeline: FakePipeline, workers: FakeWorkers, exclusive: set[str]) -> list[list[str]]:
+    """Bring all up to date; returns the stages that had been settled each time that something was waited for."""
+    asked: list[list[str]] = []
+    wait = workers.wait
+
+    def watched(seconds: float) -> list[Outcome]:
+        asked.append(list(pipeline.asked))
+        return wait(seconds)
+
+    workers.wait = watched  # type: ignore[method-assign]
+    schedule(pipeline, workers, clock=lambda: workers.clock.now, exclusive=exclusive)
+    return asked
+
+
 @pytest.mark.parametrize(
     ("local", "exclusive", "early"), [(True, "", ["a", "b"]), (False, "", ["a"]), (True, "b", ["a", "c"])]
 )
 def test_what_is_next_is_settled_while_others_run(local: bool, exclusive: str, early: list[str]) -> None:
-    asked: list[list[str]] = []
-
-    class Watching(FakeWorkers):
-        def wait(self, seconds: float) -> list[Outcome]:
-            asked.append(list(pipeline.asked))
-            return super().wait(seconds)
-
     graph = {"a": frozenset[str](), "b": frozenset[str](), "c": frozenset[str]()}
-    pipeline, clock = FakePipeline(graph, settled={"b": State.CACHED}), Clock()
-    schedule(pipeline, Watching(clock, 1, local=local), clock=lambda: clock.now, exclusive={exclusive})
+    pipeline = FakePipeline(graph, settled={"b": State.CACHED})
+    asked = asked_at_each_wait(pipeline, FakeWorkers(Clock(), 1, local=local), {exclusive})
     assert [pipeline.there, sorted(pipeline.asked)] == [{"a", "b", "c"}, ["a", "b", "c"]]  # each once
     assert asked[0] == early
 
 
 def test_nothing_is_settled_beside_a_measurement() -> None:
-    asked: list[list[str]] = []
-
-    class Watching(FakeWorkers):
-        def wait(self, seconds: float) -> list[Outcome]:
-            asked.append(list(pipeline.asked))
-            return super().wait(seconds)
-
-    pipeline, clock = FakePipeline({"a": frozenset(), "b": frozenset({"a"}), "c": frozenset({"a"})}), Clock()
-    schedule(pipeline, Watching(clock, 1, local=True), clock=lambda: clock.now, exclusive={"b", "c"})
+    pipeline = FakePipeline({"a": frozenset(), "b": frozenset({"a"}), "c": frozenset({"a"})})
+    asked = asked_at_each_wait(pipeline, FakeWorkers(Clock(), 1, local=True), {"b", "c"})
     assert asked == [["a"], ["a", "b"], ["a", "b", "c"]]
 
 
