@@ -22,11 +22,20 @@ TAIL = 4000  # characters of a log that go with an error
 END_SECONDS = 20.0  # after which what does not end is left to the guard
 COMPUTES, COMPUTED = "computes\n", "computed\n"  # between which a stage's time counts: not while a remote is waited for
 # Asks the process group $1 to end, as ctrl-C does, kills it after 5 seconds, and removes the folder $2,
-# with the last of a run its parent too.
+# with the last of a run its parent too. A process that has ended counts as gone even if nobody has asked how (proc(5)):
+# a container's first process may do so after seconds or never.
 GUARD = """
+lives() {
+    kill -s 0 -- "-$1" 2>/dev/null || return 1
+    [ -e /proc/self/stat ] || return 0
+    cat /proc/[0-9]*/stat 2>/dev/null | awk -v group="$1" '
+        { sub(/.*\\) /, "") }  # leaves state, parent, group
+        $3 == group && $1 != "Z" { found = 1; exit }
+        END { exit !found }'
+}
 read -r _
 kill -s INT -- "-$1" 2>/dev/null
-for _ in $(seq 50); do kill -s 0 -- "-$1" 2>/dev/null || break; sleep 0.1; done
+for _ in $(seq 50); do lives "$1" || break; sleep 0.1; done
 kill -s KILL -- "-$1" 2>/dev/null
 [ -z "$2" ] || { rm -rf -- "$2"; rmdir -- "${2%/*}" 2>/dev/null; }
 """
@@ -112,15 +121,28 @@ class Agent:
         give_up = time.monotonic() + END_SECONDS
         with suppress(subprocess.TimeoutExpired):
             process.wait(END_SECONDS)
-        with suppress(ProcessLookupError, PermissionError):
-            while time.monotonic() < give_up:  # until the guard has ended what it started
-                os.killpg(process.pid, 0)
-                time.sleep(0.05)
+        while _lives(process.pid) and time.monotonic() < give_up:  # until the guard has ended what it started
+            time.sleep(0.05)
 
     @property
     def alive(self) -> bool:
         """Whether it takes further jobs."""
         return self._process.poll() is None
+
+
+def _lives(group: int) -> bool:
+    """Whether a process of the group goes on, as the guard sees it."""
+    import psutil  # here, since the process that the agent is does without
+
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    for one in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(one.pid) == group and one.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def main() -> None:

@@ -7,17 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from math import ceil
 from operator import ge
 from pathlib import Path
 from typing import Any
-
-import psutil
+from unittest.mock import patch
 
 from cluster import workspace
 from cluster.agent import Agent, Job
@@ -31,7 +30,7 @@ JOINS = 3  # tries to join a cluster whose head does not get its part of the con
 JOIN_SECONDS = 2.0  # between them
 ROUNDING = 1e-6  # of sums of fractions
 DEBUGGER = "PYTHONBREAKPOINT"
-AUTOSCALER = "/monitor.py"  # as Ray starts it
+UNNEEDED = ("start_monitor", "start_log_monitor")  # of Ray: its autoscaler, and what copies workers' output
 
 
 class RayWorkers:
@@ -194,7 +193,7 @@ class RayWorkers:
             if self._agent is None or not self._agent.alive:
                 self._agent = Agent(Path(self._head.root), owned=False)
             changed = {"workspace": self._head.root, "files": {}, "inputs": (), "expected": {}}
-            future = self._pool.submit(self._run_here, self._agent, job | changed, self._seconds(stage))
+            future = self._pool.submit(self._run_here, self._agent, job | changed, self._seconds(stage), self._starting)
             self._here[future] = stage
             return
         if not self._resources(stage).exclusive:  # alone, so that nothing disturbs the measurement
@@ -290,15 +289,14 @@ class RayWorkers:
         how = {"address": self._address} if self._address else alone
         for left in reversed(range(JOINS)):
             try:
-                ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **how)
+                with nullcontext() if self._address else _fewer_processes():
+                    ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **how)
                 break
             except Exception as error:  # Ray raises what it likes, even plain Exceptions
                 # For a `ray://` address the head starts a process, which a busy machine may be too slow for, or end.
                 if not isinstance(error, ConnectionAbortedError) or not left:
                     raise ConnectionError(f"Ray: {' '.join(str(error).split())}") from error
                 time.sleep(JOIN_SECONDS)
-        if not self._address:
-            _end_autoscaler()
         untyped.cloudpickle.register_pickle_by_value(workspace)
         self._task = ray.remote(max_retries=0)(workspace.run)
         if self._address:
@@ -324,7 +322,11 @@ class RayWorkers:
         minutes = self._resources(stage).minutes
         return minutes and minutes * 60
 
-    def _run_here(self, agent: Agent, job: dict[str, Any], seconds: float | None) -> Outcome:
+    def _run_here(
+        self, agent: Agent, job: dict[str, Any], seconds: float | None, starting: "Future[None] | None"
+    ) -> Outcome:
+        if starting is not None:  # Ray: threads that wait for each other lose more beside that than it takes
+            wait_for([starting])
         if self._leaving is not None:
             self._leaving.result()  # so that it disturbs no measurement
         self._begun_here.append(job["stage"])
@@ -336,12 +338,16 @@ class RayWorkers:
         return future.result()
 
 
-def _end_autoscaler() -> None:
-    """End the part of a Ray started here that adds machines: there are none, and Ray's end waits a second for it."""
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):
-            if any(part.endswith(AUTOSCALER) for part in child.cmdline()):
-                child.kill()
+@contextmanager
+def _fewer_processes() -> Iterator[None]:
+    """Have Ray start without the two processes that one machine does not need; its end would wait a second for one."""
+    from ray._private.node import Node
+
+    with ExitStack() as stack:
+        for name in UNNEEDED:
+            if hasattr(Node, name):
+                stack.enter_context(patch.object(Node, name, lambda _: None))
+        yield
 
 
 def _first_line(error: Exception) -> str:
