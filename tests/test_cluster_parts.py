@@ -3,9 +3,11 @@
 import io
 import os
 import shutil
+import signal
 import subprocess
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -20,11 +22,11 @@ from ruamel.yaml import YAML
 
 from cluster import parameters
 from cluster.__main__ import how_to_wait, threads
-from cluster.agent import Job
+from cluster.agent import GUARD, Agent, Job, Result, _lives
 from cluster.display import Display
 from cluster.pipeline import DvcPipeline
-from cluster.scheduler import Board, State
-from cluster.workers import RayWorkers
+from cluster.scheduler import Board, End, State
+from cluster.workers import UNNEEDED, RayWorkers, _fewer_processes
 from cluster.workspace import Head
 from stages.core.params import StageResources, validate
 from stages.core.waiting import ASLEEP, POLLING
@@ -204,6 +206,68 @@ def test_that_ray_cannot_be_started_is_told_while_the_first_stage_runs(tmp_path:
     with pytest.raises(ConnectionError, match="no shared memory"):
         workers.wait(0.0)
     workers.close()
+
+
+def test_a_stage_here_begins_when_ray_is_there_that_is_being_started(tmp_path: Path) -> None:
+    class Done(Agent):
+        def __init__(self) -> None:
+            pass
+
+        def run(self, job: dict[str, Any], seconds: float | None = None) -> Result:
+            return Result("done")
+
+    workers, ray, agent, job = StandIn(tmp_path), Future[None](), Done(), {"stage": "teacher"}
+    workers._ray = None
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(workers._run_here, agent, job, None, ray)
+        with pytest.raises(TimeoutError):
+            waits.result(0.2)
+        ray.set_exception(ConnectionError("Ray: no shared memory"))  # which `wait` tells
+        assert waits.result().end is End.DONE
+    assert workers._run_here(agent, job, None, None).end is End.DONE  # the first, beside which Ray starts
+    workers.close()
+
+
+def test_ray_has_the_processes_that_one_machine_does_without() -> None:
+    from ray._private.node import Node
+
+    started = [getattr(Node, name) for name in UNNEEDED]  # if they have other names now, they start again
+    with _fewer_processes():
+        assert not set(started) & {getattr(Node, name) for name in UNNEEDED}
+    assert [getattr(Node, name) for name in UNNEEDED] == started
+
+
+def test_a_process_that_nobody_waited_for_is_not_waited_for(tmp_path: Path) -> None:
+    zombie = subprocess.Popen(["true"], start_new_session=True)
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    assert not _lives(zombie.pid)
+    assert pauses_of_the_guard(zombie.pid, tmp_path) == 0
+    zombie.wait()
+    assert not _lives(zombie.pid)
+
+
+def test_what_goes_on_is_waited_for_and_killed_in_the_end(tmp_path: Path) -> None:
+    stubborn = 'trap "" INT; echo ready; while :; do read -r _; done'  # if its input ended, it would go on
+    process = subprocess.Popen(["sh", "-c", stubborn], stdin=PIPE, stdout=PIPE, start_new_session=True)
+    assert process.stdout
+    process.stdout.readline()
+    assert _lives(process.pid)
+    assert pauses_of_the_guard(process.pid, tmp_path) == 50
+    assert process.wait() == -signal.SIGKILL
+
+
+def pauses_of_the_guard(group: int, folder: Path) -> int:
+    """Have the guard of a workspace end a process group; how often it paused, for no time here."""
+    workspace, pauses, bin_folder = folder / "run" / "workspace", folder / "pauses", folder / "bin"
+    for new in (workspace, bin_folder):
+        new.mkdir(parents=True)
+    (bin_folder / "sleep").write_text(f"#!/bin/sh\necho >> '{pauses}'\n")
+    (bin_folder / "sleep").chmod(0o755)
+    path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+    command = ["sh", "-c", GUARD, "guard", str(group), str(workspace)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, env={**os.environ, "PATH": path}, check=True)
+    assert not workspace.parent.exists()
+    return len(pauses.read_text().splitlines()) if pauses.exists() else 0
 
 
 @pytest.mark.parametrize("cell_here", [True, False])
