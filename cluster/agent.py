@@ -25,17 +25,20 @@ COMPUTES, COMPUTED = "computes\n", "computed\n"  # between which a stage's time 
 # with the last of a run its parent too. A process that has ended counts as gone even if nobody has asked how (proc(5)):
 # a container's first process may do so after seconds or never.
 GUARD = """
+group=$1
 lives() {
-    kill -s 0 -- "-$1" 2>/dev/null || return 1
+    kill -s 0 -- "-$group" 2>/dev/null || return 1
     [ -e /proc/self/stat ] || return 0
-    cat /proc/[0-9]*/stat 2>/dev/null | awk -v group="$1" '
-        { sub(/.*\\) /, "") }  # leaves state, parent, group
-        $3 == group && $1 != "Z" { found = 1; exit }
-        END { exit !found }'
+    for stat in /proc/[0-9]*/stat; do
+        { read -r line < "$stat"; } 2>/dev/null || continue
+        set -- ${line##*) }  # state, parent, group
+        [ "$3" = "$group" ] && [ "$1" != Z ] && return 0
+    done
+    return 1
 }
 read -r _
 kill -s INT -- "-$1" 2>/dev/null
-for _ in $(seq 50); do lives "$1" || break; sleep 0.1; done
+for _ in $(seq 50); do lives || break; sleep 0.1; done
 kill -s KILL -- "-$1" 2>/dev/null
 [ -z "$2" ] || { rm -rf -- "$2"; rmdir -- "${2%/*}" 2>/dev/null; }
 """
@@ -131,16 +134,16 @@ class Agent:
 
 
 def _lives(group: int) -> bool:
-    """Whether a process of the group goes on, as the guard sees it."""
-    import psutil  # here, since the process that the agent is does without
+    """Whether a process of the group goes on: one that nobody has waited for does not, as for the guard."""
+    import psutil  # here: the agent itself never asks
 
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    for one in psutil.process_iter():
-        with suppress(psutil.Error, ProcessLookupError):
-            if os.getpgid(one.pid) == group and one.status() != psutil.STATUS_ZOMBIE:
+    for process in psutil.pids():
+        with suppress(psutil.Error, OSError):
+            if os.getpgid(process) == group and psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
                 return True
     return False
 

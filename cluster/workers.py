@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
+from functools import partial
 from math import ceil
 from operator import ge
 from pathlib import Path
@@ -193,7 +194,8 @@ class RayWorkers:
             if self._agent is None or not self._agent.alive:
                 self._agent = Agent(Path(self._head.root), owned=False)
             changed = {"workspace": self._head.root, "files": {}, "inputs": (), "expected": {}}
-            future = self._pool.submit(self._run_here, self._agent, job | changed, self._seconds(stage), self._starting)
+            first = self._starting if self._fills_the_machine(stage) else None
+            future = self._pool.submit(self._run_here, self._agent, job | changed, self._seconds(stage), first)
             self._here[future] = stage
             return
         if not self._resources(stage).exclusive:  # alone, so that nothing disturbs the measurement
@@ -203,6 +205,14 @@ class RayWorkers:
         task = self._task.options(name=stage, num_cpus=cpus, num_gpus=gpus)
         arguments = (job, self._head, self._archive, self._seconds(stage), self._register)
         self._running[task.remote(*arguments)] = stage
+
+    def _fills_the_machine(self, stage: str) -> bool:
+        """Whether the stage has several threads, one for each core.
+
+        Threads that wait for each other lose more while Ray starts on the same cores than that takes, so the stage
+        waits for it, unless it is the first one and Ray begins to start after it.
+        """
+        return 1 < (os.cpu_count() or 1) <= (self._resources(stage).cpus or 1)
 
     def begun(self) -> list[str]:
         """Return the stages that have begun since the last call."""
@@ -253,12 +263,12 @@ class RayWorkers:
 
     def close(self) -> None:
         """Leave no process and no workspace behind, whatever runs."""
-        if self._agent:
-            self._agent.end()
-        self._pool.shutdown(wait=True, cancel_futures=True)
         for holder in self._imports.values():
             assert holder.stdin
             holder.stdin.close()  # at which it ends
+        if self._agent:
+            self._agent.end()
+        self._pool.shutdown(wait=True, cancel_futures=True)
         self.dismiss()
         self._background.shutdown()
         for holder in self._imports.values():
@@ -323,10 +333,10 @@ class RayWorkers:
         return minutes and minutes * 60
 
     def _run_here(
-        self, agent: Agent, job: dict[str, Any], seconds: float | None, starting: "Future[None] | None"
+        self, agent: Agent, job: dict[str, Any], seconds: float | None, first: "Future[None] | None"
     ) -> Outcome:
-        if starting is not None:  # Ray: threads that wait for each other lose more beside that than it takes
-            wait_for([starting])
+        if first is not None:
+            wait_for([first])
         if self._leaving is not None:
             self._leaving.result()  # so that it disturbs no measurement
         self._begun_here.append(job["stage"])
@@ -341,12 +351,14 @@ class RayWorkers:
 @contextmanager
 def _fewer_processes() -> Iterator[None]:
     """Have Ray start without the two processes that one machine does not need; its end would wait a second for one."""
-    from ray._private.node import Node
-
+    try:
+        from ray._private.node import Node
+    except ImportError:  # in another version of Ray, where they start then
+        yield
+        return
     with ExitStack() as stack:
-        for name in UNNEEDED:
-            if hasattr(Node, name):
-                stack.enter_context(patch.object(Node, name, lambda _: None))
+        for name in filter(partial(hasattr, Node), UNNEEDED):
+            stack.enter_context(patch.object(Node, name, lambda *_, **__: None))
         yield
 
 

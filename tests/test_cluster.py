@@ -111,6 +111,8 @@ def test_a_killed_worker_costs_another_run(project: Project, serial: Project, ge
     project.tell("1", ONCE)
     run = project.start()
     victim = psutil.Process(project.pid("1"))
+    beside = [one.as_dict(["cmdline"])["cmdline"] for one in psutil.Process(run.pid).children(recursive=True)]
+    assert not [one for one in beside if "monitor.py" in " ".join(one or ())]
     for _ in range(generations):
         victim = parent_of_another_kind(victim)
     victim.kill()

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -25,7 +25,7 @@ from cluster.__main__ import how_to_wait, threads
 from cluster.agent import GUARD, Agent, Job, Result, _lives
 from cluster.display import Display
 from cluster.pipeline import DvcPipeline
-from cluster.scheduler import Board, End, State
+from cluster.scheduler import Board, End, Outcome, State
 from cluster.workers import UNNEEDED, RayWorkers, _fewer_processes
 from cluster.workspace import Head
 from stages.core.params import StageResources, validate
@@ -208,29 +208,48 @@ def test_that_ray_cannot_be_started_is_told_while_the_first_stage_runs(tmp_path:
     workers.close()
 
 
-def test_a_stage_here_begins_when_ray_is_there_that_is_being_started(tmp_path: Path) -> None:
+def test_what_takes_all_cores_begins_when_ray_is_there_that_is_being_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Done(Agent):
+        alive = True
+
         def __init__(self) -> None:
             pass
 
         def run(self, job: dict[str, Any], seconds: float | None = None) -> Result:
             return Result("done")
 
-    workers, ray, agent, job = StandIn(tmp_path), Future[None](), Done(), {"stage": "teacher"}
-    workers._ray = None
-    with ThreadPoolExecutor(1) as pool:
-        waits = pool.submit(workers._run_here, agent, job, None, ray)
-        with pytest.raises(TimeoutError):
-            waits.result(0.2)
-        ray.set_exception(ConnectionError("Ray: no shared memory"))  # which `wait` tells
-        assert waits.result().end is End.DONE
-    assert workers._run_here(agent, job, None, None).end is End.DONE  # the first, beside which Ray starts
+        def end(self) -> None:
+            pass
+
+    class Here(StandIn):
+        _hand_on = RayWorkers._hand_on
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    workers, ray = Here(tmp_path), Future[None]()
+    workers._agent, workers._packed, workers._ray = Done(), b"", None
+    workers._resources = lambda stage: StageResources(cpus=2 if stage == "teacher" else 1)
+
+    def begin(stage: str) -> Future[Outcome]:
+        workers.submit(stage, True)
+        return next(future for future, name in workers._here.items() if name == stage)
+
+    assert begin("teacher").result(10).end is End.DONE  # the first, after which Ray begins to start
+    workers._starting = ray
+    assert begin("one thread").result(10).end is End.DONE
+    workers.wait(0)
+    waits = begin("teacher")
+    with pytest.raises(TimeoutError):
+        waits.result(0.2)
+    ray.set_result(None)
+    assert waits.result(10).end is End.DONE
+    workers._starting = None
     workers.close()
 
 
 def test_ray_has_the_processes_that_one_machine_does_without() -> None:
-    from ray._private.node import Node
-
+    Node = pytest.importorskip("ray._private.node", reason="needs Ray").Node  # noqa: N806
     started = [getattr(Node, name) for name in UNNEEDED]  # if they have other names now, they start again
     with _fewer_processes():
         assert not set(started) & {getattr(Node, name) for name in UNNEEDED}
@@ -247,7 +266,7 @@ def test_a_process_that_nobody_waited_for_is_not_waited_for(tmp_path: Path) -> N
 
 
 def test_what_goes_on_is_waited_for_and_killed_in_the_end(tmp_path: Path) -> None:
-    stubborn = 'trap "" INT; echo ready; while :; do read -r _; done'  # if its input ended, it would go on
+    stubborn = 'trap "" INT; echo ready; read -r _'
     process = subprocess.Popen(["sh", "-c", stubborn], stdin=PIPE, stdout=PIPE, start_new_session=True)
     assert process.stdout
     process.stdout.readline()
