@@ -37,9 +37,9 @@ lives() {
     return 1
 }
 read -r _
-kill -s INT -- "-$1" 2>/dev/null
+kill -s INT -- "-$group" 2>/dev/null
 for _ in $(seq 50); do lives || break; sleep 0.1; done
-kill -s KILL -- "-$1" 2>/dev/null
+kill -s KILL -- "-$group" 2>/dev/null
 [ -z "$2" ] || { rm -rf -- "$2"; rmdir -- "${2%/*}" 2>/dev/null; }
 """
 
@@ -137,10 +137,6 @@ def _lives(group: int) -> bool:
     """Whether a process of the group goes on: one that nobody has waited for does not, as for the guard."""
     import psutil  # here: the agent itself never asks
 
-    try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
     for process in psutil.pids():
         with suppress(psutil.Error, OSError):
             if os.getpgid(process) == group and psutil.Process(process).status() != psutil.STATUS_ZOMBIE:

@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
-from functools import partial
 from math import ceil
 from operator import ge
 from pathlib import Path
@@ -357,8 +356,9 @@ def _fewer_processes() -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        for name in filter(partial(hasattr, Node), UNNEEDED):
-            stack.enter_context(patch.object(Node, name, lambda *_, **__: None))
+        for name in UNNEEDED:
+            if hasattr(Node, name):
+                stack.enter_context(patch.object(Node, name, lambda *_, **__: None))
         yield
 
 
