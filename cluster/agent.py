@@ -162,6 +162,8 @@ def main() -> None:
         answers.write(line)
         answers.flush()
 
+    import dvc.repo.reproduce  # noqa: F401 - now: an agent may be started before there is a stage for it
+
     while True:
         job = Job(**json.loads(jobs.get()))
         tell(json.dumps(asdict(perform(job, tell))) + "\n")

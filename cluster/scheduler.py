@@ -9,7 +9,7 @@ from typing import Protocol
 
 ATTEMPTS = 3  # of a stage whose worker was lost, the last one on this machine's own workspace
 POLL_SECONDS = 1.0  # after which the display changes, if nothing ends before
-WRITE_SECONDS = 60.0  # DVC takes seconds to write all of a long dvc.lock, and its run cache knows until then
+WRITE_SECONDS = 600.0  # DVC takes seconds to write all of a long dvc.lock, and its run cache knows until then
 
 
 class CannotRun(Exception):  # noqa: N818 - of one stage, not of the run

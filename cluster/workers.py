@@ -142,6 +142,15 @@ class RayWorkers:
                     start_new_session=True,  # so that ctrl-C is not for it
                 )
         self._started()
+        if self._here:  # otherwise a stage follows at once
+            self._background.submit(self._start_agents)
+
+    def _start_agents(self) -> None:
+        """Have Ray's processes start what runs stages in them; a stage does that if it could not be done."""
+        if self._ray is not None:
+            prepare = self._ray.remote(max_retries=0)(workspace.prepare).options(num_cpus=self._usual.cpus or 1)
+            for _ in range(self._slots):
+                prepare.remote(self._head, self._archive)
 
     def _started(self) -> "Future[None]":
         """Begin to start Ray on this machine, once."""

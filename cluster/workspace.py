@@ -77,12 +77,7 @@ def run(
         where = socket.gethostname()
         message = f"{where} sees neither this machine's folders nor a remote; `make remote URL=...` names one"
         return {"end": "failed", "message": message}, b""
-    own = Path(tempfile.gettempdir()) / f"distilbert-dvc-{os.getuid()}"
-    if not _started or not _started[-1].alive:
-        folder = (Path(head.folder) if visible else own / head.session) / f"{os.getpid()}-{len(_started)}"
-        _unpack(archive, folder, Path(head.root, ".cache") if visible else own / "resume")
-        _started.append(_agent(folder))
-    agent = _started[-1]
+    own, agent = _own(), start_agent(head, archive)
     folder = agent.workspace
     config: dict[str, Any] = {
         "core": {"no_scm": True, "analytics": False, "site_cache_dir": str(folder / ".dvc/tmp/site")},
@@ -109,6 +104,28 @@ def run(
     if result.end != "done":
         agent.end()  # and with it the workspace: what is left of the stage may fill the disk
     return asdict(result), printed
+
+
+def start_agent(head: Head, archive: bytes) -> Any:
+    """Return this process's agent, in a workspace that is made for it, if there is none."""
+    if not _started or not _started[-1].alive:
+        base, cache = (
+            (head.folder, Path(head.root, ".cache")) if head.is_visible else (_own() / head.session, _own() / "resume")
+        )
+        folder = Path(base) / f"{os.getpid()}-{len(_started)}"
+        _unpack(archive, folder, cache)
+        _started.append(_agent(folder))
+    return _started[-1]
+
+
+def prepare(head: Head, archive: bytes) -> None:
+    """Start this process's agent before there is a stage for it."""
+    start_agent(head, archive)
+
+
+def _own() -> Path:
+    """Return the folder for workspaces and cache on a machine that does not see the head's."""
+    return Path(tempfile.gettempdir()) / f"distilbert-dvc-{os.getuid()}"
 
 
 def _unpack(archive: bytes, folder: Path, cache: Path) -> None:
