@@ -146,11 +146,11 @@ class RayWorkers:
             self._background.submit(self._start_agents)
 
     def _start_agents(self) -> None:
-        """Have Ray's processes start what runs stages in them; a stage does that if it could not be done."""
+        """Have Ray's processes start what runs stages in them; a stage does that where it could not be done."""
         if self._ray is not None:
-            prepare = self._ray.remote(max_retries=0)(workspace.prepare).options(num_cpus=self._usual.cpus or 1)
+            task = self._task.options(name="agent", num_cpus=self._usual.cpus or 1)
             for _ in range(self._slots):
-                prepare.remote(self._head, self._archive)
+                task.remote(None, self._head, self._archive, None, None)
 
     def _started(self) -> "Future[None]":
         """Begin to start Ray on this machine, once."""

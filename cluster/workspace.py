@@ -67,9 +67,15 @@ class Register:
 
 
 def run(
-    job: dict[str, Any], head: Head, archive: bytes, seconds: float | None, register: Any
+    job: dict[str, Any] | None, head: Head, archive: bytes, seconds: float | None, register: Any
 ) -> tuple[dict[str, str], bytes]:
-    """Run a job of `cluster.agent` in a workspace of this process; return its result and what it printed."""
+    """Run a job of `cluster.agent` in a workspace of this process; return its result and what it printed.
+
+    None only starts the agent, so that it is ready for the first job.
+    """
+    if job is None:
+        _agent_at_work(head, archive)
+        return {"end": "done", "message": ""}, b""
     if register is not None:  # on one machine the head knows
         register.begin.remote(job["stage"])
     visible = head.is_visible
@@ -77,7 +83,7 @@ def run(
         where = socket.gethostname()
         message = f"{where} sees neither this machine's folders nor a remote; `make remote URL=...` names one"
         return {"end": "failed", "message": message}, b""
-    own, agent = _own(), start_agent(head, archive)
+    agent, own = _agent_at_work(head, archive), _own()
     folder = agent.workspace
     config: dict[str, Any] = {
         "core": {"no_scm": True, "analytics": False, "site_cache_dir": str(folder / ".dvc/tmp/site")},
@@ -106,25 +112,18 @@ def run(
     return asdict(result), printed
 
 
-def start_agent(head: Head, archive: bytes) -> Any:
-    """Return this process's agent, in a workspace that is made for it, if there is none."""
+def _agent_at_work(head: Head, archive: bytes) -> Any:
+    """Return this process's agent, which is started in a workspace of its own if there is none or it has ended."""
     if not _started or not _started[-1].alive:
-        base, cache = (
-            (head.folder, Path(head.root, ".cache")) if head.is_visible else (_own() / head.session, _own() / "resume")
-        )
-        folder = Path(base) / f"{os.getpid()}-{len(_started)}"
-        _unpack(archive, folder, cache)
+        visible, own = head.is_visible, _own()
+        folder = (Path(head.folder) if visible else own / head.session) / f"{os.getpid()}-{len(_started)}"
+        _unpack(archive, folder, Path(head.root, ".cache") if visible else own / "resume")
         _started.append(_agent(folder))
     return _started[-1]
 
 
-def prepare(head: Head, archive: bytes) -> None:
-    """Start this process's agent before there is a stage for it."""
-    start_agent(head, archive)
-
-
 def _own() -> Path:
-    """Return the folder for workspaces and cache on a machine that does not see the head's."""
+    """Return the folder of workspaces and DVC's cache on a machine that does not see the head's."""
     return Path(tempfile.gettempdir()) / f"distilbert-dvc-{os.getuid()}"
 
 
