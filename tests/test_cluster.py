@@ -62,6 +62,23 @@ def test_it_ends_as_dvc_repro_does(project: Project, serial: Project) -> None:
     is_like(project, serial)
 
 
+UNTIL_WORKERS_ARE_READY = """
+give_up = time.monotonic() + 60
+while len(ready := sorted(str(path) for path in pathlib.Path(".dvc/tmp/cluster").resolve().glob("*/*-0"))) < 2:
+    assert time.monotonic() < give_up, ready
+    time.sleep(0.1)
+(head / "ready").write_text("\\n".join(ready))
+"""
+
+
+def test_workers_get_ready_beside_what_all_others_wait_for(project: Project) -> None:
+    project.tell("download", UNTIL_WORKERS_ARE_READY)
+    project.repro()
+    ready = (project.head / "ready").read_text().splitlines()
+    assert len(ready) == 2
+    assert {where for name, where in project.places() if name.isdigit()} <= set(ready)
+
+
 def test_a_failure_stops_only_what_needs_it_and_is_told(project: Project, serial: Project) -> None:
     project.tell("2", "raise SystemExit('no luck')")
     shown = project.repro(check=False)
