@@ -142,13 +142,14 @@ class RayWorkers:
                     start_new_session=True,  # so that ctrl-C is not for it
                 )
         self._started()
-        if self._here:  # otherwise a stage follows at once
+        if self._here:  # otherwise a stage follows at once, and starts its own
             self._background.submit(self._start_agents)
 
     def _start_agents(self) -> None:
-        """Have Ray's processes start what runs stages in them; a stage does that where it could not be done."""
+        """Have Ray's processes start what runs stages in them."""
         if self._ray is not None:
-            task = self._task.options(name="agent", num_cpus=self._usual.cpus or 1)
+            cpus, gpus = self._share(self._usual_stage)  # Ray has other processes for what asks for GPUs
+            task = self._task.options(name="agent", num_cpus=cpus, num_gpus=gpus)
             for _ in range(self._slots):
                 task.remote(None, self._head, self._archive, None, None)
 

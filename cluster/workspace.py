@@ -11,9 +11,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+SPREADING_SECONDS = 1.0  # for which a process keeps a task without a job, so that the next one goes to another process
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,12 @@ def run(
 ) -> tuple[dict[str, str], bytes]:
     """Run a job of `cluster.agent` in a workspace of this process; return its result and what it printed.
 
-    None only starts the agent, so that it is ready for the first job.
+    None only starts the agent, so that it is ready for the first job, which tells it if that fails.
     """
     if job is None:
-        _agent_at_work(head, archive)
+        with suppress(OSError):
+            _agent_at_work(head, archive)
+        time.sleep(SPREADING_SECONDS)
         return {"end": "done", "message": ""}, b""
     if register is not None:  # on one machine the head knows
         register.begin.remote(job["stage"])
@@ -138,6 +144,7 @@ def _unpack(archive: bytes, folder: Path, cache: Path) -> None:
             packed.extractall(partial)  # the head's own; its links may point anywhere
         cache.mkdir(parents=True, exist_ok=True)
         (partial / ".cache").symlink_to(cache, target_is_directory=True)
+        shutil.rmtree(folder, ignore_errors=True)  # in which no agent could be started
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

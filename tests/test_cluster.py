@@ -75,7 +75,6 @@ def test_workers_get_ready_beside_what_all_others_wait_for(project: Project) -> 
     project.tell("download", UNTIL_WORKERS_ARE_READY)
     project.repro()
     ready = (project.head / "ready").read_text().splitlines()
-    assert len(ready) == 2
     assert {where for name, where in project.places() if name.isdigit()} <= set(ready)
 
 
