@@ -77,7 +77,7 @@ def run(
 
     None only starts the agent, so that it is ready for the first job, which tells it if that fails.
     """
-    if job is None:
+    if job is None:  # not a function of its own: Ray sends each with its own copy of `_started`
         with suppress(OSError):
             _agent_at_work(head, archive)
         time.sleep(SPREADING_SECONDS)
@@ -89,11 +89,11 @@ def run(
         where = socket.gethostname()
         message = f"{where} sees neither this machine's folders nor a remote; `make remote URL=...` names one"
         return {"end": "failed", "message": message}, b""
-    agent, own = _agent_at_work(head, archive), _own()
+    agent = _agent_at_work(head, archive)
     folder = agent.workspace
     config: dict[str, Any] = {
         "core": {"no_scm": True, "analytics": False, "site_cache_dir": str(folder / ".dvc/tmp/site")},
-        "cache": {"dir": head.cache if visible else str(own / "cache")},
+        "cache": {"dir": head.cache if visible else str(_own() / "cache")},
     }
     if head.remote and head.remote_url:
         config["remote"] = {head.remote: {"url": head.remote_url}}
