@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stages.core import waiting
+
 ROOT = Path(__file__).resolve().parents[1]
 STAGE = """
 import os, sys, time
@@ -67,6 +69,7 @@ def start(
             "PYTHONPATH": str(pythonpath or folder),
             "MARK": "mine",
             "DISTILBERT_WARM": warm,
+            waiting.SPINS: waiting.ASLEEP,  # otherwise which server it gets depends on what else computes here
             **environment,
         },
         stdout=subprocess.PIPE,
@@ -133,14 +136,14 @@ def test_a_server_started_in_advance_serves_until_its_starter_ends(tmp_path: Pat
         holder = subprocess.Popen(
             [sys.executable, "-m", "stages.core.warm"],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(folder), "GOMP_SPINCOUNT": "1000"},
+            env={**os.environ, "PYTHONPATH": str(folder), waiting.SPINS: waiting.ASLEEP},
             stdin=subprocess.PIPE,
         )
         while not early and not list(folder.glob(".cache/warm-*.sock")):
             assert holder.poll() is None
             time.sleep(0.05)
         if not early:
-            status, out, _ = finish(start(folder, "fine", GOMP_SPINCOUNT="1000"))
+            status, out, _ = finish(start(folder, "fine"))
             assert (status, out.split()[-1]) == (0, "True")
             assert len(list(folder.glob(".cache/warm-*.sock"))) == 1
         holder.communicate()
