@@ -1,11 +1,15 @@
 """Stage `speed-bench`: load time, latency and throughput, every model in fresh processes by turns."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.core import warm
 from stages.core.errors import UserError
 from stages.core.params import Params, load_params
+
+if TYPE_CHECKING:
+    from stages.measurement.processes import Request
+    from stages.measurement.variants import Variant
 
 METRICS = Path("metrics")
 ROUNDS = Path("data/eval/speed/rounds.json")
@@ -56,17 +60,22 @@ def check(params: Params) -> tuple[list[list[str]], dict[str, int]]:
 def bench_variants(params: Params) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure every variant of the student; returns the table's rows and all rounds, by name."""
     from stages.core.artifacts import read_json
-    from stages.measurement.compression import measure, row
+    from stages.measurement.compression import row, timing_request
     from stages.measurement.facts import SIZES
+    from stages.measurement.processes import measured
     from stages.measurement.rounds import interleaved
     from stages.measurement.variants import VARIANTS
 
     settings, facts = params.speed_bench, read_json(SIZES)
     vocabulary = {name: found.pop("vocabulary") for name, found in facts.items()}
+
+    def request(variant: "Variant") -> "Request":
+        return timing_request(variant, vocabulary[variant.name], settings)
+
     rounds = interleaved(
         VARIANTS,
         settings.rounds,
-        lambda variant: measure(variant, vocabulary[variant.name], settings),
+        lambda order: measured(map(request, order)),
         lambda variant: variant.name,
         "speed-bench",
     )
@@ -77,16 +86,20 @@ def bench_models(
     params: Params, pairs: list[list[str]], parameters: dict[str, int]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Time a pass over sentence pairs for every row of `models`; returns the table's rows and all rounds, by name."""
-    from stages.measurement import processes
+    from stages.measurement.processes import measured
     from stages.measurement.rounds import interleaved
     from stages.measurement.timing import spread
 
     settings = params.speed_bench
     specification = {"kind": "pairs", "threads": settings.threads, "warmup": settings.stsb_warmup, "pairs": pairs}
+
+    def request(name: str) -> "Request":
+        return {**specification, "path": params.models[name]}, name
+
     rounds = interleaved(
         list(params.models),
         settings.rounds,
-        lambda name: processes.measure({**specification, "path": params.models[name]}, name),
+        lambda order: measured(map(request, order)),
         str,
         "speed-bench STS-B",
     )

@@ -53,7 +53,7 @@ def test_a_missing_onnx_file_is_named_with_its_stage(project: Path) -> None:
 def test_sizes_that_are_not_there_are_named_before_anything_is_measured(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.measurement.processes.measure", lambda *_: pytest.fail("was measured"))
+    monkeypatch.setattr("stages.measurement.processes.measured", lambda *_: pytest.fail("was measured"))
     with pytest.raises(UserError, match=r"data/eval/size/sizes\.json: not found; `dvc repro` makes it"):
         speed_bench.bench_variants(load_params())
 

@@ -17,13 +17,19 @@ from stages.core import waiting
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE = """
-import os, sys, time
+import atexit, os, sys, threading, time
 def main() -> None:
     print("out", sys.argv[1:], os.environ["MARK"], os.getcwd(), "torch" in sys.modules)
     print("err", file=sys.stderr)
     if sys.argv[1] == "error":
         from stages.core.errors import UserError
         raise UserError("this is wrong")
+    if sys.argv[1] == "defect":
+        raise ValueError("this was not foreseen")
+    if sys.argv[1] == "leave":
+        atexit.register(print, "at exit")
+        threading.Thread(target=lambda: (time.sleep(0.2), print("a thread that is no daemon"))).start()
+        sys.exit(int(sys.argv[2]))
     if sys.argv[1] == "crash":
         os.kill(os.getpid(), 9)
     if sys.argv[1] == "hang":
@@ -101,6 +107,27 @@ def test_errors_are_told_and_returned(folder: Path) -> None:
     assert status == 1
     assert err.splitlines()[-1] == "error: this is wrong"
     assert finish(start(folder, "crash"))[0] == 137
+    status, _, err = finish(start(folder, "defect"))
+    assert status == 1
+    assert err.splitlines()[1] == "Traceback (most recent call last):"
+    assert err.splitlines()[-1] == "ValueError: this was not foreseen"
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_stage_ends_as_by_itself(folder: Path, status: int) -> None:
+    ended, out, err = finish(start(folder, "leave", str(status)))
+    assert ended == status
+    assert out.splitlines()[1:] == ["a thread that is no daemon", "at exit"]
+    assert finish(start(folder, "leave", str(status), warm="0")) == (ended, out.replace("True", "False"), err)
+
+
+def test_output_that_cannot_be_written_is_no_success(folder: Path) -> None:
+    with start(folder, "fine") as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()  # which the stage finds out at its end only
+        assert process.wait(120) == 1
+        assert process.stderr.read().splitlines()[-1] == "BrokenPipeError: [Errno 32] Broken pipe"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])

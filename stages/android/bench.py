@@ -3,7 +3,7 @@
 import math
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,12 @@ def measure(place: Place, references: Sequence[Reference], threads: Sequence[int
         _push_input(place, model)
     contenders = [Contender(model, count) for count in threads for model in references]
 
-    def once(contender: Contender) -> dict[str, Any]:
-        _run(place, contender)
-        return {}
+    def run(order: Sequence[Contender]) -> Generator[dict[str, Any], None, None]:
+        for contender in order:
+            _run(place, contender)
+            yield {}
 
-    interleaved(contenders, place.protocol.rounds, once, lambda contender: contender.label, place.device.label)
+    interleaved(contenders, place.protocol.rounds, run, lambda contender: contender.label, place.device.label)
     return contenders
 
 

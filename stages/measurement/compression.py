@@ -5,25 +5,26 @@ from typing import Any
 
 from stages.core.params import SpeedBench
 from stages.measurement import processes
+from stages.measurement.processes import Request
 from stages.measurement.rounds import Round, summarise
 from stages.measurement.variants import Variant
 
 FEWEST_BATCHES = 3  # of which the median gives the throughput
 
 
-def measure(variant: Variant, vocabulary: int, settings: SpeedBench) -> Round:
-    """Time a variant once, in a fresh process."""
+def timing_request(variant: Variant, vocabulary: int, settings: SpeedBench) -> Request:
+    """Return what to ask a process for that times a variant."""
     batches = max(FEWEST_BATCHES, settings.repeats // 4)
-    return _measure(variant, vocabulary, settings, {"figure": "times", "batches": batches})
+    return _request(variant, vocabulary, settings, {"figure": "times", "batches": batches})
 
 
 def peak_memory(variant: Variant, vocabulary: int, settings: SpeedBench) -> float:
     """Return a variant's peak memory in MiB, of loading it and of single rows, in a fresh process."""
-    found: float = _measure(variant, vocabulary, settings, {"figure": "memory"})["peak_memory_mb"]
+    found: float = processes.measure(*_request(variant, vocabulary, settings, {"figure": "memory"}))["peak_memory_mb"]
     return round(found, 1)
 
 
-def _measure(variant: Variant, vocabulary: int, settings: SpeedBench, what: Mapping[str, Any]) -> dict[str, Any]:
+def _request(variant: Variant, vocabulary: int, settings: SpeedBench, what: Mapping[str, Any]) -> Request:
     specification: dict[str, Any] = {
         "kind": variant.runtime,
         "path": str(variant.path),
@@ -31,7 +32,7 @@ def _measure(variant: Variant, vocabulary: int, settings: SpeedBench, what: Mapp
         **settings.model_dump(exclude={"rounds", "stsb_samples", "stsb_warmup"}),
         **what,
     }
-    return processes.measure(specification, variant.name)
+    return specification, variant.name
 
 
 def row(facts: Mapping[str, Any], rounds: Sequence[Round], settings: SpeedBench) -> dict[str, Any]:

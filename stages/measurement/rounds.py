@@ -1,6 +1,7 @@
 """Measurements in rounds: every model in a fresh process a round, the models taking turns, so that drift hits all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
@@ -12,17 +13,22 @@ Round = dict[str, Any]
 
 
 def interleaved(
-    models: Sequence[Model], rounds: int, measure: Callable[[Model], Round], name: Callable[[Model], str], label: str
+    models: Sequence[Model],
+    rounds: int,
+    measure: Callable[[Sequence[Model]], Generator[Round, None, None]],
+    name: Callable[[Model], str],
+    label: str,
 ) -> dict[str, list[Round]]:
-    """Measure every model once a round, each round beginning with another one; returns a model's rounds by its name."""
+    """Measure every model once a round, each round beginning with another one; returns a model's rounds by its name.
+
+    `measure` gets the models in the order of all rounds and yields their figures in that order, each when asked for it.
+    """
     found: dict[str, list[Round]] = {name(model): [] for model in models}
-    with tqdm(total=rounds * len(models), desc=label, unit="process") as bar:
-        for number in range(rounds):
-            first = number % len(models) if models else 0
-            for model in (*models[first:], *models[:first]):
-                bar.set_postfix_str(name(model))
-                found[name(model)].append(measure(model))
-                bar.update()
+    order = [models[(number + turn) % len(models)] for number in range(rounds) for turn in range(len(models))]
+    with closing(measure(order)) as figures:
+        for model in (bar := tqdm(order, desc=label, unit="process")):
+            bar.set_postfix_str(name(model))
+            found[name(model)].append(next(figures))
     return found
 
 

@@ -1,8 +1,9 @@
 """The process that loads one model and measures it: a specification comes on standard input, figures leave as JSON.
 
-Its argument is the kind of model. For PyTorch the process is, where that is safe, a fork of one that has imported the
-libraries and never run a model (`stages.core.warm`). Loading, timing and memory count from after the imports either
-way. Memory takes a process of its own: what suits its measurement would disturb the times.
+Between the two it says that it is ready and waits for a line, so that others can start beside it and none measures
+beside them. Its argument is the kind of model. For PyTorch the process is, where that is safe, a fork of one that has
+imported the libraries and never run a model (`stages.core.warm`). Loading, timing and memory count from after the
+imports either way. Memory takes a process of its own: what suits its measurement would disturb the times.
 """
 
 import json
@@ -20,26 +21,34 @@ from stages.core import entry, warm
 from stages.measurement.timing import Clock, repeated, timed
 
 Inference = Callable[[int, int], object]  # (rows, tokens a row) -> output
+Measurement = Callable[[], dict[str, Any]]
 COLD_LENGTH = 64  # tokens of the first inference
+READY = "ready\n"
 
 
 def main() -> None:
-    """Read the specification, measure, print."""
-    specification = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    """Read the specification, get ready, measure when told to, print."""
+    specification, told = json.loads(sys.stdin.readline()), threading.Event()
+    threading.Thread(target=_listen, args=(told,), daemon=True).start()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(specification["threads"])
-    measurement = {"torch": torch_model, "onnx": onnx_model, "pairs": sentence_pairs}[specification["kind"]]
-    print(json.dumps(measurement(specification)), flush=True)
+    prepare = {"torch": torch_model, "onnx": onnx_model, "pairs": sentence_pairs}[specification["kind"]]
+    measurement = prepare(specification)
+    print(READY, end="", flush=True)
+    told.wait()
+    print(json.dumps(measurement()), flush=True)
 
 
-def _end_with_the_parent() -> None:
-    sys.stdin.read()
+def _listen(told: threading.Event) -> None:
+    """Pass on the word to measure, and end with the process that gives it."""
+    if sys.stdin.readline():
+        told.set()
+        sys.stdin.read()
     os._exit(1)
 
 
-def torch_model(specification: dict[str, Any]) -> dict[str, Any]:
-    """Measure a masked language model in PyTorch."""
+def torch_model(specification: dict[str, Any]) -> Measurement:
+    """Import what a masked language model in PyTorch needs; returns what measures it."""
     import torch
 
     from stages.measurement.inputs import token_ids
@@ -55,12 +64,17 @@ def torch_model(specification: dict[str, Any]) -> dict[str, Any]:
         model = load_masked_lm(Path(specification["path"]))
         return lambda rows, tokens: model(torch.from_numpy(token_ids(rows, tokens, model.config.vocab_size)))
 
-    with torch.inference_mode():
-        return measured(load, specification)
+    def measurement() -> dict[str, Any]:
+        with torch.inference_mode():
+            return measured(load, specification)
+
+    return measurement
 
 
-def onnx_model(specification: dict[str, Any]) -> dict[str, Any]:
-    """Measure a masked language model in ONNX Runtime: times with its memory arena, memory without.
+def onnx_model(specification: dict[str, Any]) -> Measurement:
+    """Import what a masked language model in ONNX Runtime needs; returns what measures it.
+
+    Its times are taken with a memory arena, its memory without.
 
     The arena makes inference faster and the process larger, so that each figure is taken as it is used.
     """
@@ -79,7 +93,7 @@ def onnx_model(specification: dict[str, Any]) -> dict[str, Any]:
 
         return infer
 
-    return measured(load, specification)
+    return lambda: measured(load, specification)
 
 
 def measured(load: Callable[[], Inference], specification: dict[str, Any]) -> dict[str, Any]:
@@ -134,8 +148,11 @@ def peak_memory(load: Callable[[], Inference], specification: dict[str, Any]) ->
     return {"peak_memory_mb": peak.growth / MIB}
 
 
-def sentence_pairs(specification: dict[str, Any]) -> dict[str, Any]:
-    """Time a pass over sentence pairs, one at a time from text to score, with a classification head."""
+def sentence_pairs(specification: dict[str, Any]) -> Measurement:
+    """Load a model with a classification head; returns what times a pass over sentence pairs.
+
+    They are taken one at a time, from text to score.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
     from transformers.utils import logging
@@ -154,11 +171,14 @@ def sentence_pairs(specification: dict[str, Any]) -> dict[str, Any]:
     def score(pair: list[str]) -> object:
         return model(**tokenizer(*pair, truncation=True, max_length=128, return_tensors="pt")).logits.item()
 
-    pairs = specification["pairs"]
-    with torch.inference_mode():
-        for pair in pairs[: specification["warmup"]]:
-            score(pair)
-        return {"seconds": timed(lambda: [score(pair) for pair in pairs])}
+    def measurement() -> dict[str, Any]:
+        pairs = specification["pairs"]
+        with torch.inference_mode():
+            for pair in pairs[: specification["warmup"]]:
+                score(pair)
+            return {"seconds": timed(lambda: [score(pair) for pair in pairs])}
+
+    return measurement
 
 
 if __name__ == "__main__":
