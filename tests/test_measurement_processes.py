@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -190,11 +191,30 @@ list(processes.measured(json.loads({requests!r}), "worker_for_tests"))
 """
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as parent:
         while not {"starts a", "starts b", phase} <= set(noted(tmp_path)):
+            assert parent.poll() is None
             time.sleep(0.02)
         parent.send_signal(how)
-        parent.wait()
+        parent.wait(120)
     for _ in range(500):
         if is_gone(tmp_path, *"ab"):
             return
         time.sleep(0.02)
     pytest.fail("a process still runs")
+
+
+def test_ctrl_c_while_a_limit_is_set_leaves_none_that_would_be_waited_for(
+    worker: Callable[[str], dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(threading.Timer):
+        def start(self) -> None:
+            super().start()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading, "Timer", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        worker("succeed")
+    left = [thread for thread in threading.enumerate() if isinstance(thread, Interrupted)]
+    ended = [thread.finished.is_set() for thread in left]  # as a timer that is cancelled
+    for thread in left:
+        thread.cancel()  # or pytest would wait for it
+    assert all(ended)

@@ -112,8 +112,8 @@ class _Process:
             self._process.kill()
 
         timer = threading.Timer(ANSWER_SECONDS, end)
-        timer.start()
         try:
+            timer.start()  # in here, so that ctrl-C meanwhile leaves no timer that this process would wait for
             yield
         finally:
             timer.cancel()
